@@ -1,0 +1,235 @@
+"""One attempt: find the hosts, get a session in turn, run transactions until nothing more can be done now.
+
+One transaction is the rule. A host that takes fewer recipients at once gets the others in the next one; when a host
+has trouble of its own, the route's next is asked (RFC 5321 section 5.1). What is final stays final.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import enum
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from malote_relay.delivery.classify import classify, too_many_recipients
+from malote_relay.delivery.connection import Envelope, Peer, Session, SessionFailed
+from malote_relay.delivery.pool import Pool
+from malote_relay.delivery.reply import Answer, Failure, Reply
+from malote_relay.delivery.route import Names, Policy, Route, Unroutable, route
+
+ROUTE_SECONDS = 10.0
+"""How long a found route is used again without asking: the resolver's cache holds for longer, but costs more."""
+
+UNROUTABLE_SECONDS = 0.25
+"""How long it holds that there is none: for those who asked at the same time."""
+
+MAX_SESSIONS = 3
+"""Sessions that may end in trouble in one attempt, each with another host; more would only add to their trouble."""
+
+_MAX_ROUTES = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Attempted:
+    """How an attempt ended for one recipient; whom the answer came from and over what TLS, as far as it got."""
+
+    answer: Answer
+    host: str = ""
+    tls: str = ""
+
+
+class Onward(enum.Enum):
+    """What follows a transaction."""
+
+    NOTHING = "nothing"
+    AGAIN = "again"
+    """The next transaction with the same host, over the same session while it lasts."""
+    ANEW = "anew"
+    """The kept session turned out to be gone: the same over a new one."""
+    ELSEWHERE = "elsewhere"
+    """Another host of the route."""
+
+
+@dataclass(eq=False, slots=True)
+class _Gate:
+    """Who asks for a domain's route passes one after another, so that the order of arrival is kept."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    users: int = 0
+
+
+class Router:
+    """Routes by domain, kept for a few seconds. `clock` gives monotonic seconds."""
+
+    def __init__(self, names: Names, policy: Policy, rng: random.Random, clock: Callable[[], float] = time.monotonic):
+        self._names = names
+        self._policy = policy
+        self._rng = rng
+        self._clock = clock
+        self._routes: dict[str, tuple[float, Route | Unroutable]] = {}
+        self._gates: dict[str, _Gate] = {}
+
+    def configure(self, policy: Policy) -> None:
+        """Route by another policy from now on."""
+        self._policy = policy
+        self._routes.clear()
+
+    def known(self, domain: str) -> Route | None:
+        """The route last used, if there is one."""
+        found = self._routes.get(domain)
+        return found[1] if found and isinstance(found[1], Route) else None
+
+    def forget(self, domain: str) -> None:
+        """Look anew next time: its hosts could not be reached."""
+        self._routes.pop(domain, None)
+
+    async def route(self, domain: str) -> Route:
+        """The route for a domain. Raises Unroutable. Callers get their answers in the order in which they came."""
+        gate = self._gates.get(domain)
+        if gate is None:
+            kept = self._kept(domain)
+            if kept is not None:
+                return kept
+            gate = self._gates[domain] = _Gate()
+        gate.users += 1
+        try:
+            async with gate.lock:
+                return self._kept(domain) or await self._find(domain)
+        finally:
+            gate.users -= 1
+            if not gate.users:
+                del self._gates[domain]
+
+    def _kept(self, domain: str) -> Route | None:
+        until, found = self._routes.get(domain, (0.0, None))
+        if found is None or until <= self._clock():
+            return None
+        if isinstance(found, Unroutable):
+            raise Unroutable(found.reply, found.bounce_class, permanent=found.permanent)
+        return found
+
+    async def _find(self, domain: str) -> Route:
+        if len(self._routes) >= _MAX_ROUTES:
+            self._routes.clear()
+        policy = self._policy
+        try:
+            found = await route(domain, self._names, policy, self._rng)
+        except Unroutable as error:
+            self._routes[domain] = (self._clock() + UNROUTABLE_SECONDS, error)
+            raise
+        if policy is self._policy:
+            self._routes[domain] = (self._clock() + ROUTE_SECONDS, found)
+        return found
+
+
+def onward(answers: Sequence[Answer], *, content_sent: bool) -> tuple[Onward, Sequence[int]]:
+    """What to do after a transaction with these answers, and for which of its recipients, by their places."""
+    if all(isinstance(answer, Failure) and answer.stale for answer in answers):
+        return Onward.ANEW, range(len(answers))
+    open_ones = [place for place, answer in enumerate(answers) if not _final(answer)]
+    crowded = [place for place in open_ones if too_many_recipients(answers[place])]
+    if crowded and len(open_ones) < len(answers):
+        # RFC 5321 section 4.5.3.1.10. Somebody got an answer, so it comes to an end.
+        return Onward.AGAIN, crowded
+    if open_ones and not content_sent:
+        return Onward.ELSEWHERE, open_ones
+    # Content that another host may have taken is not offered to the next at once: it could arrive twice.
+    return Onward.NOTHING, ()
+
+
+def _taken(answer: Answer) -> bool:
+    return isinstance(answer, Reply) and answer.accepted
+
+
+def _final(answer: Answer) -> bool:
+    return _taken(answer) or classify(answer).permanent
+
+
+def _part(envelope: Envelope, places: Sequence[int]) -> Envelope:
+    return dataclasses.replace(envelope, recipients=[envelope.recipients[place] for place in places])
+
+
+async def attempt(
+    domain: str,
+    count: int,
+    router: Router,
+    pool: Pool,
+    envelope: Callable[[], Awaitable[Envelope]],
+    ended: Callable[[Mapping[int, Attempted]], None],
+) -> None:
+    """Try to deliver to `count` recipients at one domain.
+
+    `envelope` is called once a session is at hand: from then on the message is under way, and only then its
+    content is needed. `ended` is told how it ended for each recipient, by their places: of deliveries after each
+    transaction, so that what follows cannot undo them; of the rest at the end. What is final is told even when this
+    raises or is cancelled; the others have then not ended.
+    """
+    try:
+        way = await router.route(domain)
+        session = await pool.acquire(way)
+    except Unroutable as error:
+        failure = Failure(error.reply, error.bounce_class, permanent=error.permanent)
+        return ended(dict.fromkeys(range(count), Attempted(failure)))
+    except SessionFailed as failed:
+        router.forget(domain)
+        return ended(dict.fromkeys(range(count), Attempted(failed.failure)))
+    ends: dict[int, Attempted] = {}
+    try:
+        await _transactions(way, session, count, router, pool, envelope, ends, ended)
+    except BaseException:
+        ended({place: end for place, end in ends.items() if _final(end.answer)})
+        raise
+    ended(ends)
+
+
+async def _transactions(
+    way: Route,
+    session: Session,
+    count: int,
+    router: Router,
+    pool: Pool,
+    envelope: Callable[[], Awaitable[Envelope]],
+    ends: dict[int, Attempted],
+    ended: Callable[[Mapping[int, Attempted]], None],
+) -> None:
+    """One after another while more can be done now; leaves in `ends` what `ended` was not told."""
+    pending: Sequence[int] = range(count)
+    whole: Envelope | None = None
+    passed: list[Peer] = []
+    renewed = False
+    while True:
+        try:
+            whole = whole or await envelope()
+            answers = await session.deliver(whole if len(pending) == count else _part(whole, pending))
+        except BaseException:
+            pool.release(session)
+            raise
+        host, tls = str(session.peer), session.tls
+        ends |= {place: Attempted(answer, host, tls) for place, answer in zip(pending, answers, strict=True)}
+        step, places = onward(answers, content_sent=session.content_sent)
+        if step is Onward.ANEW and renewed:
+            step = Onward.ELSEWHERE
+        pending = [pending[place] for place in places]
+        if pending and (taken := [place for place, end in ends.items() if _taken(end.answer)]):
+            ended({place: ends.pop(place) for place in taken})
+        following: Session | None = None
+        try:
+            if step is Onward.AGAIN and session.usable:
+                following = session
+            elif step is Onward.ELSEWHERE and len(passed) + 1 < MAX_SESSIONS:
+                passed.append(session.peer)
+                following = await pool.elsewhere(session, way, passed)
+            else:
+                pool.release(session)
+                if step in {Onward.AGAIN, Onward.ANEW}:
+                    following = await pool.acquire(way, fresh=step is Onward.ANEW)
+        except SessionFailed as failed:
+            if step is Onward.ANEW:
+                router.forget(way.domain)
+                ends |= dict.fromkeys(pending, Attempted(failed.failure))
+        if following is None:
+            return
+        session, renewed = following, step is Onward.ANEW

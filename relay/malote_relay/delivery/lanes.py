@@ -1,0 +1,104 @@
+"""What the scheduler has in hand: a bounded window of the queue, with a bounded lane for each domain.
+
+A lane that is full says nothing about the others: the store is then asked for mail to other domains only, so that
+a destination with a hundred thousand waiting does not hide the one message behind them. A domain *overflows* while
+the store has due mail for it that is not in hand; what arrives for it then goes to the store's end of the line, so
+that the order of arrival is kept. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from malote_relay.store.model import Queued
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Recipients in hand in all, of one domain, read at once; octets of content kept from acceptance."""
+
+    window: int = 2000
+    lane: int = 500
+    page: int = 500
+    content_bytes: int = 32 * 1024 * 1024
+
+
+class Lanes:
+    """The window's book-keeping."""
+
+    def __init__(self, bounds: Bounds):
+        self.bounds = bounds
+        self.behind = True
+        """Whether the store may have due mail for we do not know which domains; so at the start."""
+        self.overflowing: set[str] = set()
+        self._in_hand: dict[int, str] = {}
+        self._lanes: dict[str, int] = {}
+        self._refused: set[str] = set()
+        self._missed = False
+
+    def __len__(self) -> int:
+        return len(self._in_hand)
+
+    def __contains__(self, recipient: int) -> bool:
+        return recipient in self._in_hand
+
+    def recipients(self) -> list[int]:
+        """The numbers of all in hand."""
+        return list(self._in_hand)
+
+    def admits(self, domain: str, count: int) -> bool:
+        """Whether something new for `domain` may come in without overtaking what is older."""
+        if self.behind or domain in self.overflowing or len(self._in_hand) + count > self.bounds.window:
+            return False
+        return self.fits(domain)
+
+    def fits(self, domain: str) -> bool:
+        """Whether the domain's lane takes one message more."""
+        return self._lanes.get(domain, 0) < self.bounds.lane
+
+    def refuse(self, domain: str) -> None:
+        """Something due for `domain` stays in the store for now."""
+        if domain in self.overflowing or not self.fits(domain):
+            self.overflowing.add(domain)
+            self._refused.add(domain)
+        else:
+            self.behind = self._missed = True
+
+    def add(self, domain: str, recipients: Sequence[Queued]) -> None:
+        """Take these in hand."""
+        for one in recipients:
+            self._in_hand[one.id] = domain
+        self._lanes[domain] = self._lanes.get(domain, 0) + len(recipients)
+
+    def remove(self, recipients: Sequence[Queued]) -> bool:
+        """These are done with. True when there is room now for something that waits in the store."""
+        room = False
+        for one in recipients:
+            domain = self._in_hand.pop(one.id, None)
+            if domain is None:
+                continue
+            left = self._lanes[domain] - 1
+            if left:
+                self._lanes[domain] = left
+            else:
+                del self._lanes[domain]
+            room = room or (domain in self.overflowing and left <= self.bounds.lane // 2)
+        return (room or self.behind) and self.page() > 0
+
+    def page(self) -> int:
+        """How many recipients to read now: 0 until a fair part of the window is free."""
+        room = self.bounds.window - len(self._in_hand)
+        return min(room, self.bounds.page) if room >= self.bounds.window // 8 else 0
+
+    def begin_query(self) -> Collection[str]:
+        """A page is being asked for: the domains to leave out of it."""
+        self._refused.clear()
+        self._missed = False
+        return frozenset(domain for domain in self.overflowing if self._lanes.get(domain, 0) > self.bounds.lane // 2)
+
+    def end_query(self, excluded: Collection[str], *, more: bool) -> None:
+        """The page is in hand. Without `more`, nothing due is left but for the excluded and the refused meanwhile."""
+        self.behind = more or self._missed
+        if not more:
+            self.overflowing = set(excluded) | self._refused

@@ -1,0 +1,408 @@
+"""What is tried when: from the store's queue to attempts, and from their ends back to the store.
+
+The queue itself is in the store; in hand (`lanes.Lanes`) is only a bounded window of it, so that a million queued
+recipients cost no memory. Mail comes into the window in two ways: freshly accepted with its content (`offer`), when
+nothing older waits for it to be overtaken, and by pages of what is due. Each message and domain is a job, a
+task of its own: the pool lets jobs through within each destination's limits, so that none waits for another's
+destination. Ends of attempts are written in batches; only then a recipient leaves the window. Whatever is killed at
+whatever moment, the store still has what was not written down as ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from malote_relay.config import RelayConfig
+from malote_relay.delivery.attempt import Attempted, Router, attempt
+from malote_relay.delivery.connection import Envelope, Identity, Timeouts, opportunistic_tls
+from malote_relay.delivery.content import Content
+from malote_relay.delivery.lanes import Bounds, Lanes
+from malote_relay.delivery.outcome import outcome
+from malote_relay.delivery.pool import Limits, Pool
+from malote_relay.delivery.recorder import Recorder
+from malote_relay.delivery.reply import Failure
+from malote_relay.delivery.retry import Schedule
+from malote_relay.delivery.route import Names, Policy
+from malote_relay.delivery.waiting import Situation, Stage, Waiting, explain
+from malote_relay.store.model import Outcome, Queued, Store
+from malote_relay.store.names import domain_of
+
+TICK = 1.0
+"""Seconds after which the clock is looked at again whatever it promised: it may have been moved."""
+
+UNTOLD_SECONDS = 60.0
+"""Seconds after which the store is asked for due mail even if nothing is known to be due."""
+
+MAX_RECIPIENTS = 100
+"""Recipients in one transaction: what every server must take (RFC 5321 section 4.5.3.1.8)."""
+
+_TROUBLE_SECONDS = 5.0
+_HOUR = 3600.0
+
+_log = structlog.get_logger("malote.delivery")
+
+
+@dataclass(eq=False, slots=True)
+class _Job:
+    """Those recipients of one message at one domain that have not ended. `begun` once a session is at hand."""
+
+    domain: str
+    recipients: Sequence[Queued]
+    content: Content | None = None
+    content_bytes: int = 0
+    begun: bool = False
+
+
+class _ContentGone(Exception):
+    """The store no longer has the content of a message that waits: fail its recipients."""
+
+
+class Scheduler:
+    """Delivers what the store has queued. Make it, `start` it once the store is open, `stop` it before it closes.
+
+    `clock` gives epoch seconds (the relay's clock); `observer` hears of every outcome of accepted mail once it is
+    written down; not of the relay's own notifications.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        config: RelayConfig,
+        names: Names,
+        *,
+        clock: Callable[[], float] = time.time,
+        observer: Callable[[Outcome], None] | None = None,
+        rng: random.Random | None = None,
+        bounds: Bounds | None = None,
+        timeouts: Timeouts | None = None,
+        idle_seconds: float = 5.0,
+    ):
+        self._store = store
+        self._config = config
+        self._clock = clock
+        self._rng = rng or random.SystemRandom()
+        self._idle_seconds = idle_seconds
+        self._router = Router(names, Policy.of(config), self._rng)
+        self._pool = Pool(*self._egress(), timeouts=timeouts, tls=opportunistic_tls())
+        self._lanes = Lanes(bounds or Bounds())
+        self._recorder = Recorder(store, self._settle, observer, clock)
+        self._recorder.egress_name = config.delivery.helo_name
+        self._recorder.offer = self.offer
+        self._jobs: dict[asyncio.Task[None], _Job] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._content_bytes = 0
+        self._wake = asyncio.Event()
+        self._look = True
+        self._next = 0.0
+        """The earliest known time at which something stored falls due."""
+        self._querying = False
+        self._settled: set[int] = set()
+        """Recipients that ended while a page was being read: it may still show them."""
+        self._stopping = False
+
+    async def start(self) -> None:
+        """Begin to deliver. The store must be open."""
+        self._tasks = [_spawn(self._run(), "delivery-scheduler"), _spawn(self._recorder.run(), "delivery-recorder")]
+
+    async def stop(self, grace: float) -> None:
+        """Begin nothing new, let running transactions end within `grace` seconds, write the ends down, hang up.
+
+        What is cut off stays queued. Harmless when it never started.
+        """
+        if not self._tasks:
+            return
+        self._stopping = True
+        self._tasks[0].cancel()
+        self._withdraw()
+        if running := [task for task, job in self._jobs.items() if job.begun]:
+            await asyncio.wait(running, timeout=grace)
+        for task in list(self._jobs):
+            task.cancel()
+        if self._jobs:
+            await asyncio.wait(list(self._jobs))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(grace, 5.0)):
+                await self._recorder.drained()
+        self._tasks[1].cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._pool.close()
+
+    def offer(self, queued: Sequence[Queued], content: bytes | Path) -> None:
+        """Take what was just accepted, without reading it back; call it right after the store's `accept` returned.
+
+        Held recipients may be among them. What finds no room here is found in the store in its turn.
+        """
+        now = self._clock()
+        due = []
+        for recipient in queued:
+            if recipient.next_attempt_at > now:
+                self._expect(recipient.next_attempt_at)
+            elif recipient.id not in self._lanes:
+                due.append(recipient)
+        if not due:
+            return
+        if self._stopping or self._config.delivery.frozen:
+            self._look = True
+            return
+        # A file is no longer where the caller wrote it: the store has taken it over.
+        shared, size = (Content(content), len(content)) if isinstance(content, bytes) else (None, 0)
+        for domain, recipients in _by_domain(due):
+            if not self._lanes.admits(domain, len(recipients)):
+                self._lanes.refuse(domain)
+                self._look_again()
+                continue
+            keep = self._content_bytes + size <= self._lanes.bounds.content_bytes
+            self._begin(_Job(domain, recipients, shared if keep else None, size if keep else 0))
+
+    def wake(self) -> None:
+        """Look into the store now: times in it were changed by others (`Store.respread`)."""
+        self._look_again()
+
+    def clock_changed(self) -> None:
+        """The clock was moved: look at what is due by it now."""
+        self._look_again()
+
+    def reconfigure(self, config: RelayConfig) -> None:
+        """Deliver as this configuration says from now on; transactions under way end as they began."""
+        self._config = config
+        self._recorder.egress_name = config.delivery.helo_name
+        self._router.configure(Policy.of(config))
+        self._pool.configure(*self._egress())
+        if config.delivery.frozen:
+            self._withdraw()
+            self._pool.close_idle()
+        self._look_again()
+
+    @property
+    def in_hand(self) -> int:
+        """Recipients in the window: waiting for a connection, being sent, or being written down."""
+        return len(self._lanes)
+
+    @property
+    def connections(self) -> int:
+        """Outgoing connections, open or being opened."""
+        return self._pool.connections
+
+    @property
+    def running(self) -> bool:
+        """Whether its loops turn: false before the start, after the stop, and if one died."""
+        return bool(self._tasks) and not any(task.done() for task in self._tasks)
+
+    def why(self, recipient: Queued) -> Waiting:
+        """Why this recipient waits, and until when."""
+        domain = domain_of(recipient.address)
+        stage = Stage.STORED
+        if recipient.id in self._lanes:
+            jobs = (job for job in self._jobs.values() if job.domain == domain)
+            job = next((job for job in jobs if any(one.id == recipient.id for one in job.recipients)), None)
+            stage = Stage.RECORDING if job is None else Stage.RUNNING if job.begun else Stage.WAITING
+        route = self._router.known(domain)
+        down = self._pool.down(route) if route else None
+        situation = Situation(
+            now=self._clock(),
+            frozen=self._config.delivery.frozen,
+            stage=stage,
+            behind=self._lanes.behind or domain in self._lanes.overflowing,
+            down=down[0].words if down else "",
+            down_for=down[1] if down else 0.0,
+            max_age=self._config.delivery.max_age_seconds,
+        )
+        return explain(recipient, situation)
+
+    # The loop: pages of what is due.
+
+    async def _run(self) -> None:
+        while True:
+            self._wake.clear()
+            wait = 0.0
+            try:
+                wait = await self._fill()
+            except Exception:  # the loop must go on whatever the store says
+                _log.exception("the queue could not be read; trying again", seconds=_TROUBLE_SECONDS)
+                self._look = True
+                await asyncio.sleep(_TROUBLE_SECONDS)
+            if wait > 0:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait):
+                        await self._wake.wait()
+
+    async def _fill(self) -> float:
+        """Take one page into the window; returns the seconds until it is worth looking again."""
+        now = self._clock()
+        if self._config.delivery.frozen:
+            return TICK
+        if not self._look and now < self._next:
+            return min(TICK, self._next - now)
+        limit = self._lanes.page()
+        if not limit:
+            self._look = True
+            return TICK  # `_settle` wakes us when there is room
+        self._look = False
+        # Held mail is released at the full hour; and what nobody told us of must not wait for long.
+        self._next = min((now // _HOUR + 1) * _HOUR, now + UNTOLD_SECONDS)
+        excluded = self._lanes.begin_query()
+        self._settled.clear()
+        self._querying = True
+        try:
+            page = await self._store.due(now, limit, excluding=self._lanes.recipients(), excluding_domains=excluded)
+        finally:
+            self._querying = False
+        if self._config.delivery.frozen:
+            self._look = True
+            return TICK
+        more = len(page) >= limit
+        whole = _whole_messages(page) if more else page
+        taken = [one for one in whole if one.id not in self._settled and one.id not in self._lanes]
+        for domain, recipients in _by_message_and_domain(taken):
+            if not self._lanes.fits(domain):
+                self._lanes.refuse(domain)
+                continue
+            self._begin(_Job(domain, recipients))
+        self._lanes.end_query(excluded, more=more)
+        if more:
+            self._look = True
+            return 0.0
+        following = await self._store.next_time(now)
+        if following is not None:
+            self._expect(following)
+        return 0.0
+
+    def _expect(self, at: float) -> None:
+        if at < self._next:
+            self._next = at
+            self._wake.set()
+
+    def _look_again(self) -> None:
+        self._look = True
+        self._wake.set()
+
+    # Jobs: one message's recipients at one domain.
+
+    def _begin(self, job: _Job) -> None:
+        self._lanes.add(job.domain, job.recipients)
+        self._content_bytes += job.content_bytes
+        task = _spawn(self._work(job), "delivery")
+        self._jobs[task] = job
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        job = self._jobs.pop(task)
+        self._content_bytes -= job.content_bytes
+        if task.cancelled():
+            # Nothing is known to have happened to it: the store still has it.
+            self._lanes.remove(job.recipients)
+            self._look = True
+
+    async def _work(self, job: _Job) -> None:
+        recipients = job.recipients
+        first = recipients[0]
+
+        async def envelope() -> Envelope:
+            job.begun = True
+            try:
+                content = job.content or Content(await self._store.content(first.message_id))
+            except KeyError as error:
+                raise _ContentGone from error
+            return Envelope(
+                reverse_path=first.reverse_path,
+                recipients=[one.address for one in recipients],
+                content=content,
+                size=first.size,
+                eight_bit=first.eight_bit,
+                smtputf8=first.smtputf8,
+            )
+
+        def ended(ends: Mapping[int, Attempted]) -> None:
+            self._record([(recipients[place], end) for place, end in sorted(ends.items())])
+            done = {recipients[place].id for place in ends}
+            job.recipients = [one for one in job.recipients if one.id not in done]
+
+        try:
+            await attempt(job.domain, len(recipients), self._router, self._pool, envelope, ended)
+            return
+        except _ContentGone:
+            _log.error("content is gone", message=first.message_id)
+            words = "554 5.3.0 the message's content was damaged or lost in the relay"
+            failure = Failure(words, "other", permanent=True)
+        except Exception as error:
+            _log.exception("an attempt failed unexpectedly", message=first.message_id, domain=job.domain)
+            words = f"451 4.3.0 internal error of the relay ({type(error).__name__}); it will be tried again"
+            failure = Failure(words, "other")
+        self._record([(one, Attempted(failure)) for one in job.recipients])
+
+    def _record(self, ends: Sequence[tuple[Queued, Attempted]]) -> None:
+        if not ends:
+            return
+        settings = self._config.delivery
+        schedule = Schedule(settings.first_retry_seconds, settings.max_retry_seconds, settings.max_age_seconds)
+        now = self._clock()
+        self._recorder.add(
+            [
+                outcome(recipient, end.answer, host=end.host, tls=end.tls, now=now, schedule=schedule)
+                for recipient, end in ends
+            ]
+        )
+
+    def _withdraw(self) -> None:
+        """Cancel the jobs that wait; those begun go on."""
+        for task, job in self._jobs.items():
+            if not job.begun:
+                task.cancel()
+
+    def _settle(self, outcomes: Sequence[Outcome]) -> None:
+        """These are written down: they leave the window."""
+        recipients = [one.recipient for one in outcomes]
+        if self._querying:
+            self._settled.update(one.id for one in recipients)
+        if self._lanes.remove(recipients):
+            self._look_again()
+        for one in outcomes:
+            if one.next_attempt_at:
+                self._expect(one.next_attempt_at)
+
+    def _egress(self) -> tuple[Identity, Limits]:
+        settings = self._config.delivery
+        return Identity(settings.helo_name, settings.source_address), Limits(
+            connections=settings.max_connections,
+            per_destination=settings.max_connections_per_destination,
+            idle_seconds=self._idle_seconds,
+        )
+
+
+def _spawn(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    return asyncio.get_running_loop().create_task(work, name=name)
+
+
+def _whole_messages(page: Sequence[Queued]) -> Sequence[Queued]:
+    """A full page without its last message, which the page's end may have cut in two; that comes with the next."""
+    last = len(page)
+    while last and page[last - 1].message_id == page[-1].message_id:
+        last -= 1
+    return page[:last] or page
+
+
+def _by_domain(queued: Sequence[Queued]) -> Iterator[tuple[str, Sequence[Queued]]]:
+    """The recipients of one message by domain, in the order of arrival, in parts that fit one transaction."""
+    groups: dict[str, list[Queued]] = {}
+    for one in queued:
+        groups.setdefault(domain_of(one.address), []).append(one)
+    for domain, group in groups.items():
+        for start in range(0, len(group), MAX_RECIPIENTS):
+            yield domain, group[start : start + MAX_RECIPIENTS]
+
+
+def _by_message_and_domain(queued: Sequence[Queued]) -> Iterator[tuple[str, Sequence[Queued]]]:
+    messages: dict[str, list[Queued]] = {}
+    for one in queued:
+        messages.setdefault(one.message_id, []).append(one)
+    for recipients in messages.values():
+        yield from _by_domain(recipients)

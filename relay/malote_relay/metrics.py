@@ -1,0 +1,132 @@
+"""What a relay counts, under the names in the product's contract (`malote_…`).
+
+Every label has a bounded set of values: an account's name, an enum, a bounce class from `delivery/classify.py`;
+never a sender, a recipient, a host or a message id. One `Metrics` per relay, with a registry of its own, so that
+tests can hold several side by side.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.process_collector import ProcessCollector
+
+
+class Refused(enum.StrEnum):
+    """Why a message, a recipient or a sign-in was refused: the values of the label `reason`."""
+
+    AUTH = "auth"
+    SUBMISSION_CLOSED = "submission_closed"
+    ACCOUNT_SUSPENDED = "account_suspended"
+    DOMAIN = "domain"
+    HEADER_FROM = "header_from"
+    SENDER_ABSENT = "sender_absent"
+    SENDER_UNKNOWN = "sender_unknown"
+    SENDER_NOT_LISTED = "sender_not_listed"
+    RECIPIENT_SYNTAX = "recipient_syntax"
+    TOO_MANY_RECIPIENTS = "too_many_recipients"
+    OVER_LIMIT = "over_limit"
+    TOO_BIG = "too_big"
+    MALFORMED = "malformed"
+    LOOP = "loop"
+    BULK_RULES = "bulk_rules"
+    NO_ROOM = "no_room"
+    ERROR = "error"
+
+
+class Callout(enum.StrEnum):
+    """How a call-out ended: the values of the label `result` of malote_callouts_total."""
+
+    PRESENT = "present"
+    ABSENT = "absent"
+    UNKNOWN = "unknown"
+    RATE_LIMITED = "rate_limited"
+
+
+QUEUE_STATES = ("ready", "deferred", "held")
+
+_DELIVERY_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14_400, 86_400, 432_000)
+
+
+class Metrics:
+    """All metrics of one relay. Label values must come from the enums above where there is one."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        registry = self.registry
+        ProcessCollector(registry=registry)
+
+        self.messages_accepted = Counter(
+            "malote_messages_accepted", "Messages accepted: on disk, synced.", ["account"], registry=registry
+        )
+        self.recipients_accepted = Counter(
+            "malote_recipients_accepted", "Recipients accepted: what a plan counts.", ["account"], registry=registry
+        )
+        self.messages_refused = Counter(
+            "malote_messages_refused", "Refusals during submission, by reason.", ["reason"], registry=registry
+        )
+        self.deliveries = Counter(
+            "malote_deliveries",
+            "Ends of delivery attempts, one per recipient (bounce_class is empty for delivered).",
+            ["result", "bounce_class"],
+            registry=registry,
+        )
+        self.delivery_seconds = Histogram(
+            "malote_delivery_seconds",
+            "From the time a recipient was released to its delivery.",
+            buckets=_DELIVERY_SECONDS,
+            registry=registry,
+        )
+        self.queue_messages = Gauge(
+            "malote_queue_messages", "Recipients waiting: ready, deferred or held.", ["state"], registry=registry
+        )
+        self.queue_oldest_seconds = Gauge(
+            "malote_queue_oldest_seconds", "Age of the oldest message waiting; 0 for none.", registry=registry
+        )
+        self.hour_charged = Gauge(
+            "malote_hour_charged", "Recipients charged to the current hour (UTC).", registry=registry
+        )
+        self.hour_limit = Gauge("malote_hour_limit", "The plan's recipients per hour.", registry=registry)
+        self.hour_tolerance = Gauge(
+            "malote_hour_tolerance", "Recipients that may be held for the next hour.", registry=registry
+        )
+        self.hour_held = Gauge("malote_hour_held", "Recipients now held for a later hour.", registry=registry)
+        self.dkim_key_age_days = Gauge(
+            "malote_dkim_key_age_days", "Days since the oldest signing key's file was written.", registry=registry
+        )
+        self.config_errors = Counter(
+            "malote_config_errors", "Configurations read that could not be used.", registry=registry
+        )
+        self.config_error = Gauge(
+            "malote_config_error",
+            "1 while the configuration on disk cannot be used and an older one is in force.",
+            registry=registry,
+        )
+        self.clock_steps = Counter(
+            "malote_clock_steps", "Times the clock was found moved by more than a minute.", registry=registry
+        )
+        self.clock_behind_seconds = Gauge(
+            "malote_clock_behind_seconds",
+            "By how much the clock is behind the latest hour mail was charged to, which does not reopen; 0 for not.",
+            registry=registry,
+        )
+        self.sessions = Gauge("malote_sessions", "Submission sessions open now.", registry=registry)
+        self.callouts = Counter("malote_callouts", "Sender call-outs by result.", ["result"], registry=registry)
+
+        # Series that exist from the start, so that a dashboard shows 0 rather than a gap.
+        for reason in Refused:
+            self.messages_refused.labels(reason.value)
+        for result in Callout:
+            self.callouts.labels(result.value)
+        for state in QUEUE_STATES:
+            self.queue_messages.labels(state)
+
+    def refused(self, reason: Refused) -> None:
+        """Count one refusal."""
+        self.messages_refused.labels(reason.value).inc()
+
+    def accepted(self, account: str, recipients: int) -> None:
+        """Count one message accepted for so many recipients."""
+        self.messages_accepted.labels(account).inc()
+        self.recipients_accepted.labels(account).inc(recipients)

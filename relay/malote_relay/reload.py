@@ -1,0 +1,154 @@
+"""The configuration directory, loaded as a whole and watched for changes.
+
+The file and every key it names count together: if any of it cannot be used, what is in force stays, and the error is
+kept for people to see. A certificate that cannot be used leaves the one in force in place and is told as an error,
+but holds nothing else up: a suspension must not wait for it.
+
+Changes are noticed by looking at the files' inodes, sizes and times a few times a second: that costs microseconds
+and sees what Kubernetes does (it swaps the symlink ``..data`` of a mounted Secret) as well as an editor's rename.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from malote_relay.config import (
+    CERTIFICATE_FILE,
+    CERTIFICATE_KEY_FILE,
+    CONFIG_FILE,
+    KEYS_DIRECTORY,
+    ConfigError,
+    RelayConfig,
+    configuration_hash,
+    decode,
+)
+from malote_relay.signing.signer import Signer
+from malote_relay.submission.server import tls_context
+
+POLL_SECONDS: Final = 0.25
+
+_log = structlog.get_logger("malote.config")
+
+Fingerprint = tuple[tuple[str, int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration that can be used, with everything it names."""
+
+    config: RelayConfig
+    hash: str
+    signer: Signer
+    context: ssl.SSLContext
+    oldest_key: float | None
+    """When the oldest signing key's file was written, in epoch seconds; None when there is no key."""
+    certificate_error: str = ""
+    """Why `context` is still the one that was in force before."""
+
+
+def load(directory: Path, in_force: ssl.SSLContext | None = None) -> Loaded:
+    """Load all of it; a certificate that cannot be used leaves that `in_force`. Blocks. Raises ConfigError."""
+    file = directory / CONFIG_FILE
+    try:
+        text = file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}") from error
+    config = decode(text)
+    keys = directory / KEYS_DIRECTORY
+    signer = Signer.load(config, keys)
+    written = [_written(keys / key.file) for domain in config.domains for key in domain.keys]
+    certificate_error = ""
+    try:
+        context = tls_context(directory)
+    except ConfigError as error:
+        if in_force is None:
+            raise
+        context, certificate_error = in_force, str(error)
+    oldest = min(written, default=None)
+    return Loaded(config, configuration_hash(text), signer, context, oldest, certificate_error)
+
+
+def fingerprint(directory: Path) -> Fingerprint:
+    """What tells one state of the directory from another without reading the files."""
+    # Plain strings and os.stat: this runs several times a second for as long as the relay lives.
+    files = [f"{directory}/{place}" for place in (CONFIG_FILE, CERTIFICATE_FILE, CERTIFICATE_KEY_FILE)]
+    keys = f"{directory}/{KEYS_DIRECTORY}"
+    with contextlib.suppress(OSError):
+        files += sorted(f"{keys}/{name}" for name in os.listdir(keys))
+    states = []
+    for file in files:
+        try:
+            status = os.stat(file)
+        except OSError:
+            continue
+        states.append((file, status.st_ino, status.st_size, status.st_mtime_ns))
+    return tuple(states)
+
+
+class Watcher:
+    """Loads anew when something has changed, and hands over what can be used.
+
+    `error` says why the last change could not be: "" when what is in force is what is there.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        seen: Fingerprint,
+        in_force: ssl.SSLContext,
+        apply: Callable[[Loaded], Awaitable[None]],
+        failed: Callable[[], None],
+    ) -> None:
+        self.error = ""
+        self._directory = directory
+        self._seen = seen
+        self._in_force = in_force
+        self._apply = apply
+        self._failed = failed
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            await self.look()
+
+    async def look(self) -> None:
+        """Look once, and load when something has changed."""
+        now = fingerprint(self._directory)
+        if now == self._seen:
+            return
+        # The fingerprint from before loading is kept: a change during it is seen at the next look.
+        self._seen = now
+        try:
+            loaded = await asyncio.to_thread(load, self._directory, self._in_force)
+            if loaded.certificate_error:  # told no later than the hash of what is in force beside it
+                self.error = loaded.certificate_error
+                self._failed()
+                _log.error("certificate not usable: the one in force stays", error=self.error)
+            await self._apply(loaded)
+            self._in_force = loaded.context
+            self.error = loaded.certificate_error
+        except ConfigError as error:
+            self.error = str(error)
+            self._failed()
+            _log.error("configuration not usable: the one in force stays", error=self.error)
+        except Exception as error:
+            self.error = f"{type(error).__name__}: {error}"
+            self._failed()
+            _log.exception("configuration could not be applied")
+
+
+def _written(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}") from error

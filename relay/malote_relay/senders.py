@@ -1,0 +1,255 @@
+"""Does a sender address exist? Asked once before its first use, at the domain's own mail host.
+
+A *call-out* is the beginning of a delivery that is never made: connect to the MX of the sender's domain, say
+`MAIL FROM:<>` (so that no call-out is ever answered by another) and `RCPT TO:<sender>`, and leave. Only a clear "no
+such mailbox" to RCPT means *absent*. Blocked, deferred, unreachable, and whatever else is *unknown*, which is not the
+same, and which the policy accepts and flags, or defers.
+
+Answers are kept for days when the mailbox is there and for minutes when not. An address is asked for once at a time,
+however many sessions wait for it, and a domain's host is asked so many times a minute and no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import random
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from malote_relay.config import RelayConfig, SenderMode, SenderVerification, UnknownSender
+from malote_relay.delivery.connection import Identity, Peer, SessionFailed, Timeouts, open_session, opportunistic_tls
+from malote_relay.delivery.reply import Reply as RemoteReply
+from malote_relay.delivery.route import Names, Policy, Route, Unroutable, route
+from malote_relay.metrics import Callout, Metrics, Refused
+from malote_relay.submission.address import Mailbox
+from malote_relay.submission.replies import Reply
+
+MAX_KEPT: Final = 50_000
+MAX_PROBES: Final = 20
+_MAX_HOSTS: Final = 3
+
+
+class Standing(enum.Enum):
+    """What is known of a sender address."""
+
+    PRESENT = "present"
+    ABSENT = "absent"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A standing, and the words it rests on."""
+
+    standing: Standing
+    words: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AbsentRule:
+    """A reply to RCPT that means "no such mailbox" at MX hosts under `suffix` ("": at any)."""
+
+    suffix: str
+    code: int
+    enhanced: str
+    text: re.Pattern[str]
+
+
+def _rule(suffix: str, code: int, enhanced: str, text: str) -> AbsentRule:
+    return AbsentRule(suffix, code, enhanced, re.compile(text, re.IGNORECASE))
+
+
+ABSENT_RULES: Final = (
+    # RFC 3463 section 3.2: bad destination mailbox address. RFC 7504 and Exchange use 5.1.10 in the same sense.
+    _rule("", 550, "5.1.1", ""),
+    _rule("", 550, "5.1.10", ""),
+    _rule("", 551, "5.1.1", ""),
+    _rule("", 553, "5.1.1", ""),
+    # Providers who say it in their own way.
+    _rule(".mail.protection.outlook.com", 550, "5.4.1", r"recipient address rejected: access denied"),
+    _rule(".olc.protection.outlook.com", 550, "5.5.0", r"mailbox unavailable"),
+    _rule(".yandex.net", 550, "5.7.1", r"no such user"),
+    _rule(".yandex.ru", 550, "5.7.1", r"no such user"),
+    _rule(".mail.ru", 550, "", r"invalid mailbox|user not found"),
+    _rule(".qq.com", 550, "", r"mailbox not found"),
+    _rule(".yahoodns.net", 550, "", r"mailbox (?:not found|unavailable)|user (?:does|doesn't).* exist"),
+)
+
+
+def judge(host: str, reply: RemoteReply, rules: tuple[AbsentRule, ...] = ABSENT_RULES) -> Standing:
+    """What a reply to RCPT says about the mailbox. Pure."""
+    if reply.accepted:
+        return Standing.PRESENT
+    name = f".{host.lower().rstrip('.')}"
+    text = str(reply)
+    for rule in rules:
+        if (
+            reply.code == rule.code
+            and reply.enhanced == rule.enhanced
+            and name.endswith(rule.suffix)
+            and rule.text.search(text)
+        ):
+            return Standing.ABSENT
+    return Standing.UNKNOWN
+
+
+class Probe(Protocol):
+    """Asks a domain's mail host for one address; `CalloutProbe` does it. Never raises but for cancellation."""
+
+    async def __call__(self, sender: Mailbox) -> Finding:
+        """What the host says."""
+        ...
+
+
+class CalloutProbe:
+    """Call-outs by the same routes and the same rules about private networks as delivery."""
+
+    def __init__(self, names: Names, config: RelayConfig) -> None:
+        self._names = names
+        self._random = random.Random()  # noqa: S311  # it shuffles hosts
+        self._tls = opportunistic_tls()
+        self._leaving: set[asyncio.Task[None]] = set()
+        self.reconfigure(config)
+
+    def reconfigure(self, config: RelayConfig) -> None:
+        """Use another configuration from the next probe on."""
+        delivery, verification = config.delivery, config.sender_verification
+        self._policy = Policy.of(config)
+        self._port = delivery.smtp_port
+        self._seconds = verification.timeout
+        self._identity = Identity(delivery.helo_name, verification.source_address or delivery.source_address)
+
+    async def __call__(self, sender: Mailbox) -> Finding:
+        """Ask, within the configured seconds for all of it."""
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await self._ask(sender)
+        except TimeoutError:
+            return Finding(Standing.UNKNOWN, f"no answer from the mail host of {sender.domain}")
+        except Unroutable as error:
+            return Finding(Standing.UNKNOWN, error.reply)
+
+    async def _ask(self, sender: Mailbox) -> Finding:
+        found: Route = await route(sender.domain, self._names, self._policy, self._random)
+        words = ""
+        for host in found.hosts[:_MAX_HOSTS]:
+            peer = Peer(host.name, host.addresses[0], self._port)
+            try:
+                return await self._ask_host(peer, sender)
+            except SessionFailed as failed:
+                words = failed.failure.words
+        return Finding(Standing.UNKNOWN, words)
+
+    async def _ask_host(self, peer: Peer, sender: Mailbox) -> Finding:
+        seconds = self._seconds
+        step = Timeouts(connect=seconds, greeting=seconds, command=seconds, tls=seconds, quit=1.0)
+        try:
+            session = await open_session(peer, self._identity, step, self._tls)
+        except SessionFailed as failed:
+            if not failed.tls:
+                raise
+            session = await open_session(peer, self._identity, step, None)
+        try:
+            mail, rcpt = await session.ask(str(sender))
+        finally:
+            # In the background: the client that waits for the answer need not wait for the good-bye.
+            leaving = asyncio.create_task(session.quit())
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
+        if rcpt is None:
+            return Finding(Standing.UNKNOWN, f"{peer} takes no call-out: {mail}")
+        return Finding(judge(peer.name, rcpt), f"{peer.name or peer.address} says: {rcpt}")
+
+
+class Senders:
+    """Answers for the policy: what is known is remembered, what is not is asked."""
+
+    def __init__(
+        self, config: RelayConfig, probe: Probe, metrics: Metrics, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._probe = probe
+        self._metrics = metrics
+        self._monotonic = monotonic
+        self._known: dict[Mailbox, tuple[Finding, float]] = {}
+        self._asking: dict[Mailbox, asyncio.Task[Finding]] = {}
+        self._asked: dict[str, tuple[int, int]] = {}
+        self._room = asyncio.Semaphore(MAX_PROBES)
+        self._verification = SenderVerification()
+        self._declared: frozenset[str] = frozenset()
+        self.reconfigure(config)
+
+    def reconfigure(self, config: RelayConfig) -> None:
+        """Put another policy in force; what is known stays known."""
+        self._verification = config.sender_verification
+        self._declared = frozenset(address.lower() for address in config.sender_verification.senders)
+
+    async def check(self, sender: Mailbox) -> tuple[Reply | None, bool]:
+        """The refusal, if the policy has one, and whether the sender's existence is unknown."""
+        match self._verification.mode:
+            case SenderMode.CALLOUT:
+                return self._decided(sender, await self._find(sender))
+            case SenderMode.LIST if str(sender).lower() not in self._declared:
+                text = f"the sender <{sender}> is not among those declared for this tenant"
+                return Reply(550, "5.7.1", text, Refused.SENDER_NOT_LISTED), False
+            case _:
+                return None, False
+
+    def _decided(self, sender: Mailbox, finding: Finding) -> tuple[Reply | None, bool]:
+        if finding.standing is Standing.ABSENT:
+            text = f"the sender <{sender}> does not exist: {finding.words}"
+            return Reply(550, "5.1.0", text, Refused.SENDER_ABSENT), False
+        if finding.standing is Standing.PRESENT:
+            return None, False
+        if self._verification.unknown is UnknownSender.DEFER:
+            text = f"whether the sender <{sender}> exists could not be established, try again later: {finding.words}"
+            return Reply(451, "4.1.8", text, Refused.SENDER_UNKNOWN), True
+        return None, True
+
+    async def _find(self, sender: Mailbox) -> Finding:
+        known = self._known.get(sender)
+        if known is not None and known[1] > self._monotonic():
+            return known[0]
+        task = self._asking.get(sender)
+        if task is None:
+            if not self._may_ask(sender.domain):
+                self._metrics.callouts.labels(Callout.RATE_LIMITED.value).inc()
+                return Finding(Standing.UNKNOWN, f"too many addresses at {sender.domain} were new in this minute")
+            task = asyncio.create_task(self._ask(sender))
+            self._asking[sender] = task
+        # A client that leaves must not take the answer from the others who wait for it.
+        return await asyncio.shield(task)
+
+    async def _ask(self, sender: Mailbox) -> Finding:
+        try:
+            async with self._room:
+                finding = await self._probe(sender)
+        except Exception as error:  # a defect here must not stop mail: not knowing is a possible answer
+            finding = Finding(Standing.UNKNOWN, f"the check failed: {type(error).__name__}")
+        finally:
+            del self._asking[sender]
+        policy = self._verification
+        seconds = {
+            Standing.PRESENT: policy.present_ttl,
+            Standing.ABSENT: policy.absent_ttl,
+            Standing.UNKNOWN: policy.unknown_ttl,
+        }[finding.standing]
+        self._known.pop(sender, None)
+        self._known[sender] = (finding, self._monotonic() + seconds)
+        while len(self._known) > MAX_KEPT:
+            del self._known[next(iter(self._known))]
+        self._metrics.callouts.labels(Callout(finding.standing.value).value).inc()
+        return finding
+
+    def _may_ask(self, domain: str) -> bool:
+        minute = int(self._monotonic() // 60)
+        then, count = self._asked.get(domain, (minute, 0))
+        if then != minute:
+            count = 0
+        if count >= self._verification.probes_per_domain_per_minute:
+            return False
+        self._asked[domain] = (minute, count + 1)
+        return True

@@ -1,0 +1,226 @@
+"""The records of the store and its contract.
+
+A message's way: `accept` (commit, sync, then 250) → its recipients are *queued* with a time before which
+they must not be tried → the scheduler asks for what is `due`, tries, and `record`s outcomes: delivered,
+deferred (queued again with a later time) or failed. When no recipient of a message is
+queued any more its content goes; its events stay for the reports until `report_retention_days` have passed.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+Hour = int
+"""A clock hour in UTC: whole hours since the epoch."""
+
+
+class StoreError(Exception):
+    """Nothing was stored; the message says why. The client gets a 451 4.3.0 and tries again."""
+
+
+class DiskFull(StoreError):
+    """Nothing was stored because there is no room: the client gets 452 4.3.1 and tries again."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewRecipient:
+    """A recipient as accepted, charged to `hour`.
+
+    Held mail is charged to a later hour than it came in and has that hour's start as `not_before`; else 0: at once.
+    """
+
+    address: str
+    hour: Hour
+    not_before: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """A message ready to be kept: `content` is exactly what will be sent after DATA, CRLF line ends, signed.
+
+    Large content is a file already written and synced inside the store's `incoming` directory; `accept` takes
+    it over. `sender_unknown` flags a sender address whose existence could not be established.
+    """
+
+    id: str
+    account: str
+    reverse_path: str
+    header_from: str
+    message_id: str
+    recipients: Sequence[NewRecipient]
+    content: bytes | Path
+    size: int
+    received_at: float
+    eight_bit: bool = False
+    smtputf8: bool = False
+    sender_unknown: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """A recipient waiting for its (next) attempt. `id` is the store's number of the recipient."""
+
+    id: int
+    message_id: str
+    address: str
+    reverse_path: str
+    account: str
+    size: int
+    eight_bit: bool
+    smtputf8: bool
+    received_at: float
+    released_at: float
+    """When the first attempt was allowed: age limits and delivery times count from here, not from acceptance."""
+    attempts: int
+    next_attempt_at: float
+
+
+class Result(enum.StrEnum):
+    """How an attempt ended."""
+
+    DELIVERED = "delivered"
+    DEFERRED = "deferred"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One attempt's end for one recipient. `reply` is the remote's last words or our own diagnosis.
+
+    `bounce_class` is "" for delivered, else a name from `delivery/classify.py`. `next_attempt_at` only when deferred.
+    """
+
+    recipient: Queued
+    result: Result
+    at: float
+    reply: str
+    bounce_class: str = ""
+    host: str = ""
+    tls: str = ""
+    next_attempt_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """What waits: recipients by state, and the oldest's acceptance time (None: nothing waits)."""
+
+    ready: int = 0
+    deferred: int = 0
+    held: int = 0
+    oldest_received_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HourCharge:
+    """What has been charged to an hour in all, and how much of it came in earlier (held)."""
+
+    charged: int = 0
+    held: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Respread:
+    """Hours for everything that is held at hour `current`: the first `count` recipients in order of arrival to the
+    first hour, the next ones to the second, and so on. An hour that is `current` means: may go at once.
+    """
+
+    current: Hour
+    hours: Sequence[tuple[Hour, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class ClockBack:
+    """The clock went back to `now`. Hours up to `current` have begun all the same: what may go by them goes at once.
+    What was deferred is tried again by `latest`.
+    """
+
+    now: float
+    current: Hour
+    latest: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What the store found at start: counters to go on from, and what it had to set aside, in words."""
+
+    hours: Mapping[Hour, HourCharge] = field(default_factory=dict)
+    latest_hour: Hour = 0
+    quarantined: Sequence[str] = ()
+
+
+class Store(Protocol):
+    """The durable store of one relay. Every coroutine returns after commit and sync, not before."""
+
+    @property
+    def incoming(self) -> Path:
+        """Where a large message's content is written before `accept`; emptied of strays at start."""
+        ...
+
+    async def open(self) -> Recovered:
+        """Open or create, check integrity, clear strays. Damaged data is salvaged and quarantined: see the answer.
+
+        Raises StoreError, and nothing else, when the store cannot be used now: another process has it, a newer
+        release wrote it, the disk is full or fails. Everything accepted is still there then.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Finish what was handed in, then close."""
+        ...
+
+    async def accept(self, message: NewMessage) -> Sequence[Queued]:
+        """Keep the message and charge its recipients' hours in one transaction. Raises StoreError, DiskFull.
+
+        Many sessions' calls are committed together by one sync (group commit). A caller that is cancelled meanwhile
+        must take the message as accepted: it may be on disk.
+        """
+        ...
+
+    async def due(
+        self, now: float, limit: int, *, excluding: Iterable[int] = (), excluding_domains: Collection[str] = ()
+    ) -> Sequence[Queued]:
+        """Recipients whose time has come, in the order of their time and then of arrival; at most `limit`.
+
+        Left out are the recipients `excluding` and those at `excluding_domains` (lower case): what the scheduler
+        has in hand already, and domains of which it has as much in hand as it wants.
+        """
+        ...
+
+    async def next_time(self, after: float) -> float | None:
+        """The earliest attempt time later than `after`, or None."""
+        ...
+
+    async def content(self, message_id: str) -> bytes | Path:
+        """The message as accepted. Raises KeyError when it is gone."""
+        ...
+
+    async def record(self, outcomes: Sequence[Outcome]) -> None:
+        """Write the ends of attempts; drop content that no recipient waits for any more. Group-committed.
+
+        Waits for room on a full disk: an outcome that got lost would be a second delivery.
+        """
+        ...
+
+    async def enqueue(self, message: NewMessage) -> Sequence[Queued]:
+        """Keep a message of the relay's own (a DSN): uncharged, otherwise as `accept`."""
+        ...
+
+    async def respread(self, plan: Respread) -> None:
+        """Give what is held new hours and times after a change of plan (`HourWindow.set_plan`, `.settle`)."""
+        ...
+
+    async def clock_went_back(self, clock: ClockBack) -> int:
+        """Bring forward what waits for times of a clock that ran ahead; how many recipients. Harmless at any time."""
+        ...
+
+    async def queue_state(self, now: float) -> QueueState:
+        """Counts for metrics; cheap enough for every scrape."""
+        ...
+
+    async def prune(self, before: float) -> int:
+        """Drop events and hours older than `before`; returns how many rows."""
+        ...

@@ -1,0 +1,119 @@
+"""The database's tables and how an older file becomes a current one.
+
+What waits is small and changes all the time; what ended only grows. So `messages` and `recipients` have a row only
+while something waits, and `events` keeps what the reports need, one row per recipient and outcome, in full.
+
+A recipient's number is its message's number shifted left by 16 plus its place in the envelope (the queries write
+the 16 out): the recipients of a message are a range of the primary key, and numbers grow in the order of arrival.
+That leaves one index on the queue, by time of the next attempt.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+from malote_relay.store.model import StoreError
+
+RECIPIENT_BITS: Final = 16
+MAX_RECIPIENTS: Final = 1 << RECIPIENT_BITS
+
+EIGHT_BIT: Final = 1
+SMTPUTF8: Final = 2
+SENDER_UNKNOWN: Final = 4
+
+_TABLES = """
+CREATE TABLE messages (
+    seq INTEGER PRIMARY KEY,        -- order of arrival
+    id TEXT NOT NULL UNIQUE,
+    account TEXT NOT NULL,
+    reverse_path TEXT NOT NULL,
+    header_from TEXT NOT NULL,
+    header_message_id TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    flags INTEGER NOT NULL,
+    received_at REAL NOT NULL,
+    content BLOB                    -- NULL: the file spool/ID. Last, so that reading the others never touches it
+);
+CREATE TABLE recipients (
+    id INTEGER PRIMARY KEY,         -- messages.seq << 16 | place in the envelope
+    address TEXT NOT NULL,
+    domain TEXT NOT NULL,           -- of the address, lower case
+    hour INTEGER,                   -- charged to; NULL: a message of the relay's own
+    released_at REAL NOT NULL,
+    next_attempt_at REAL NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0
+);
+-- Ends with the domain, so that a full destination's recipients are skipped without being read.
+CREATE INDEX recipients_by_time ON recipients (next_attempt_at, id, domain);
+CREATE TABLE hours (
+    hour INTEGER PRIMARY KEY,
+    charged INTEGER NOT NULL,
+    held INTEGER NOT NULL           -- how much of it was accepted in an earlier hour
+);
+CREATE TABLE events (
+    id INTEGER PRIMARY KEY,
+    at REAL NOT NULL,
+    message TEXT NOT NULL,
+    account TEXT NOT NULL,
+    reverse_path TEXT NOT NULL,
+    header_from TEXT NOT NULL,
+    recipient TEXT NOT NULL,
+    domain TEXT NOT NULL,
+    status TEXT NOT NULL,           -- delivered, deferred, failed
+    bounce_class TEXT NOT NULL,
+    reply TEXT NOT NULL,
+    host TEXT NOT NULL,
+    tls TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    received_at REAL NOT NULL,
+    size INTEGER NOT NULL,
+    flags INTEGER NOT NULL
+);
+CREATE INDEX events_by_time ON events (at);
+"""
+
+MIGRATIONS: Final[tuple[str, ...]] = (_TABLES,)
+"""Script number n turns version n into n + 1; `PRAGMA user_version` says where a file stands."""
+
+_OLDEST_SQLITE: Final = (3, 35, 0)  # RETURNING
+
+
+def connect(path: Path, *, read_only: bool = False, journal: str = "WAL") -> sqlite3.Connection:
+    """A connection with explicit transactions, usable from the one thread that owns it at a time.
+
+    Write-ahead log (unless another `journal` mode is wanted) with a sync at every commit: what is committed survives
+    the loss of power.
+    """
+    if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+        raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old: 3.35 or newer is needed")
+    if not read_only:
+        path.touch(mode=0o600)  # the log and the index beside it get the same mode
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30.0)
+    try:
+        if read_only:
+            connection.execute("PRAGMA query_only = ON")
+            return connection
+        connection.execute("PRAGMA page_size = 8192")  # a message of ordinary size in few pages; new files only
+        connection.execute(f"PRAGMA journal_mode = {journal}")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA secure_delete = FAST")
+        connection.execute("PRAGMA wal_autocheckpoint = 2000")
+        connection.execute(f"PRAGMA journal_size_limit = {64 * 1024 * 1024}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring a database to the current version. Raises StoreError for one from a newer release."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(MIGRATIONS):
+        raise StoreError(
+            f"the spool was written by a newer release (its version is {version}, this one knows {len(MIGRATIONS)}): "
+            "run that release, or empty the spool"
+        )
+    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+        connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")

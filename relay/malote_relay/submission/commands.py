@@ -1,0 +1,109 @@
+"""A command line taken apart (RFC 5321 section 4.1.1). Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from malote_relay.submission.address import AddressError, Mailbox, mailbox, take_path
+from malote_relay.submission.replies import BAD_RCPT_PARAMETER, Reply, syntax
+
+_PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([\x21-\x3c\x3e-\x7e\u0080-\U0010ffff]+))?\Z")
+_MAIL = "MAIL FROM:<user@domain> [SIZE=bytes] [BODY=7BIT|8BITMIME] [SMTPUTF8]"
+_RCPT = "RCPT TO:<user@domain>"
+
+
+class CommandError(Exception):
+    """The command cannot be carried out as written; `reply` is the answer."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply.text)
+        self.reply = reply
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """MAIL FROM: the reverse-path (None: the null sender `<>`) and its parameters."""
+
+    sender: Mailbox | None
+    size: int = 0
+    smtputf8: bool = False
+
+
+def split(line: bytes) -> tuple[str, str]:
+    """The verb in capitals and its argument. Raises CommandError for octets that are no text."""
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError:
+        raise CommandError(Reply(500, "5.5.2", "the command is neither ASCII nor UTF-8")) from None
+    verb, _, argument = text.partition(" ")
+    return verb.upper(), argument.strip(" ")
+
+
+def mail(argument: str) -> Mail:
+    """The argument of MAIL. Raises CommandError."""
+    path, parameters = _path(argument, "FROM:", _MAIL, Reply(553, "5.1.7", ""))
+    size, smtputf8 = 0, False
+    for key, value in _parameters(parameters, _MAIL).items():
+        match key, value:
+            case "SIZE", str() if value.isascii() and value.isdigit() and len(value) <= 20:
+                size = int(value)
+            case "BODY", str() if value.upper() in {"7BIT", "8BITMIME"}:
+                pass  # the content itself is looked at: clients are known to declare the wrong one
+            case "SMTPUTF8", None:
+                smtputf8 = True
+            case "AUTH", str():
+                pass  # RFC 4954 section 5: understood, and not passed on, since nobody further trusts it
+            case (("SIZE" | "BODY" | "SMTPUTF8" | "AUTH"), _):
+                raise CommandError(Reply(501, "5.5.4", f"the value of {key} is not valid"))
+            case _:
+                raise CommandError(Reply(555, "5.5.4", f"the parameter {key} is not offered here"))
+    if not path:
+        return Mail(None, size, smtputf8)
+    sender = _mailbox(path, Reply(553, "5.1.7", "the sender: "))
+    if not (smtputf8 or path.isascii()):
+        raise CommandError(Reply(553, "5.6.7", "a sender that is not ASCII needs the parameter SMTPUTF8"))
+    return Mail(sender, size, smtputf8)
+
+
+def rcpt(argument: str, *, smtputf8: bool) -> Mailbox:
+    """The argument of RCPT. Raises CommandError."""
+    path, parameters = _path(argument, "TO:", _RCPT, Reply(553, "5.1.3", ""))
+    if parameters:
+        raise CommandError(BAD_RCPT_PARAMETER)
+    if path.lower() == "postmaster":
+        # RFC 5321 section 4.5.1 reserves it; but there are no mailboxes here to put the message into.
+        raise CommandError(
+            Reply(550, "5.1.1", "this relay has no mailbox of its own: write postmaster@ and the domain you mean")
+        )
+    if not (smtputf8 or path.isascii()):
+        raise CommandError(
+            Reply(553, "5.6.7", "a recipient that is not ASCII needs the parameter SMTPUTF8 in MAIL FROM")
+        )
+    return _mailbox(path, Reply(553, "5.1.3", "the recipient: "))
+
+
+def _path(argument: str, keyword: str, form: str, invalid: Reply) -> tuple[str, str]:
+    if argument[: len(keyword)].upper() != keyword:
+        raise CommandError(syntax(form))
+    try:
+        return take_path(argument[len(keyword) :])
+    except AddressError as error:
+        raise CommandError(Reply(invalid.code, invalid.enhanced, str(error))) from None
+
+
+def _mailbox(path: str, invalid: Reply) -> Mailbox:
+    try:
+        return mailbox(path)
+    except AddressError as error:
+        raise CommandError(Reply(invalid.code, invalid.enhanced, f"{invalid.text}{error}")) from None
+
+
+def _parameters(text: str, form: str) -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for word in text.split():
+        match = _PARAMETER.match(word)
+        if match is None or match[1].upper() in found:
+            raise CommandError(syntax(form))
+        found[match[1].upper()] = match[2]
+    return found

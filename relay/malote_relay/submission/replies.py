@@ -1,0 +1,119 @@
+"""SMTP replies: a code, an enhanced status code (RFC 2034, RFC 3463) and words that a sender can act on."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+
+from malote_relay.metrics import Refused
+
+_TEXT_WIDTH = 480
+"""RFC 5321 section 4.5.3.1.5 limits a reply line to 512 octets, code and CRLF included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One reply. `refused` says which refusal it counts as, if it is one."""
+
+    code: int
+    enhanced: str
+    text: str
+    refused: Refused | None = None
+
+    @property
+    def positive(self) -> bool:
+        """Whether the command was carried out, or may be gone on with."""
+        return self.code < 400
+
+    def wire(self) -> bytes:
+        """The octets to send. Words that came from elsewhere can never start a line of their own."""
+        text = self.text
+        if not (text.isascii() and text.isprintable() and len(text) <= _TEXT_WIDTH):
+            text = "".join(c if c.isascii() and c.isprintable() else "?" for c in text)
+        start = f"{self.enhanced} " if self.enhanced else ""
+        if len(text) <= _TEXT_WIDTH:
+            return f"{self.code} {start}{text}\r\n".encode("ascii")
+        lines = textwrap.wrap(text, _TEXT_WIDTH)
+        last = len(lines) - 1
+        return "".join(
+            f"{self.code}{' ' if index == last else '-'}{start}{line}\r\n" for index, line in enumerate(lines)
+        ).encode("ascii")
+
+
+OK = Reply(250, "2.0.0", "OK")
+SENDER_OK = Reply(250, "2.1.0", "sender OK")
+RECIPIENT_OK = Reply(250, "2.1.5", "recipient OK")
+RESET = Reply(250, "2.0.0", "reset: nothing is pending")
+BYE = Reply(221, "2.0.0", "bye")
+GO_AHEAD = Reply(354, "", "go ahead; end with <CRLF>.<CRLF>")
+START_TLS = Reply(220, "2.0.0", "ready to start TLS")
+SIGNED_IN = Reply(235, "2.7.0", "signed in")
+HELP = Reply(214, "2.0.0", "EHLO STARTTLS AUTH MAIL RCPT DATA RSET NOOP QUIT; RFC 6409")
+NOT_VERIFIED = Reply(252, "2.1.5", "addresses are not verified here: send the message and see")
+
+NOT_A_COMMAND = Reply(500, "5.5.2", "this is not a command known here")
+NOT_IMPLEMENTED = Reply(502, "5.5.1", "this command is not offered here")
+LINE_TOO_LONG = Reply(500, "5.5.2", "the command line is too long")
+BAD_LINE_END = Reply(500, "5.5.2", "end every line with CR LF; a CR, LF or NUL alone is not taken")
+TOO_MANY_ERRORS = Reply(421, "4.7.0", "too many bad commands: goodbye")
+IDLE_TOO_LONG = Reply(421, "4.4.2", "nothing was heard for too long: goodbye")
+STOPPING = Reply(421, "4.3.2", "the relay is being restarted: try again in a minute")
+TOO_MANY_SESSIONS = Reply(421, "4.7.0", "too many sessions are open: close some, or try again in a minute")
+TOO_MANY_SESSIONS_HERE = Reply(
+    421, "4.7.0", "too many sessions are open from your address: close some, or try again in a minute"
+)
+INTERNAL_ERROR = Reply(451, "4.3.0", "the relay failed to carry this out: try again later", Refused.ERROR)
+
+EHLO_FIRST = Reply(503, "5.5.1", "send EHLO first")
+MAIL_FIRST = Reply(503, "5.5.1", "send MAIL FROM first")
+RECIPIENT_FIRST = Reply(503, "5.5.1", "no recipient has been accepted: send RCPT TO first")
+ALREADY_MAIL = Reply(503, "5.5.1", "a transaction is open already: send RSET to start anew")
+NOTHING_MAY_FOLLOW = Reply(501, "5.5.4", "this command takes no argument")
+TLS_FIRST = Reply(530, "5.7.0", "send STARTTLS first: this relay takes mail over TLS only")
+TLS_ALREADY = Reply(503, "5.5.1", "TLS is on already")
+AUTH_FIRST = Reply(530, "5.7.0", "sign in first (AUTH PLAIN or LOGIN)")
+AUTH_ALREADY = Reply(503, "5.5.1", "you are signed in already")
+CREDENTIALS_CHANGED = Reply(530, "5.7.0", "the credentials of this account have changed: sign in again")
+AUTH_MECHANISM = Reply(504, "5.5.4", "unknown mechanism: use PLAIN or LOGIN")
+AUTH_BASE64 = Reply(501, "5.5.2", "the AUTH response is not valid base64")
+AUTH_CANCELLED = Reply(501, "5.7.0", "AUTH cancelled")
+AUTH_LINE_TOO_LONG = Reply(500, "5.5.6", "the AUTH response is too long")
+AUTH_FAILED = Reply(535, "5.7.8", "user name or password is wrong", Refused.AUTH)
+AUTH_FAILED_TOO_OFTEN = Reply(421, "4.7.0", "too many failed sign-ins: goodbye")
+"""Unknown user and wrong password read the same and take the same time: no oracle for user names."""
+
+BAD_RCPT_PARAMETER = Reply(555, "5.5.4", "RCPT TO takes no parameters here")
+TOO_MUCH_DATA_IN_FLIGHT = Reply(
+    452, "4.3.1", "too much mail is being received at this moment: try again in a minute", Refused.NO_ROOM
+)
+NO_ROOM = Reply(452, "4.3.1", "no room on the relay's disk: try again later", Refused.NO_ROOM)
+
+
+def syntax(form: str) -> Reply:
+    """The command is known but written wrongly; `form` is how to write it."""
+    return Reply(501, "5.5.4", f"write it as: {form}")
+
+
+def too_big(limit: int) -> Reply:
+    """RFC 1870 section 6: the message exceeds the fixed maximum."""
+    return Reply(552, "5.3.4", f"the message is larger than the {limit} bytes allowed by the plan", Refused.TOO_BIG)
+
+
+def too_many_recipients(limit: int) -> Reply:
+    """RFC 5321 section 4.5.3.1.10: the client sends the rest in another transaction."""
+    return Reply(
+        452,
+        "4.5.3",
+        f"a message may have {limit} recipients: send it again for the others",
+        Refused.TOO_MANY_RECIPIENTS,
+    )
+
+
+def malformed(what: str) -> Reply:
+    """The content breaks RFC 5322 in a way that would make others read it differently."""
+    return Reply(550, "5.6.0", what, Refused.MALFORMED)
+
+
+def accepted(queue_id: str) -> Reply:
+    """The message is on disk and synced."""
+    return Reply(250, "2.0.0", f"accepted as {queue_id}")

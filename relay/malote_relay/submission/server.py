@@ -1,0 +1,156 @@
+"""The listeners, the sessions on them, and how they end.
+
+One listener waits for STARTTLS (RFC 3207, RFC 6409), one speaks TLS from the first octet (RFC 8314). A new
+certificate counts from the next handshake on; sessions that are open keep what they have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from malote_relay.config import CERTIFICATE_FILE, CERTIFICATE_KEY_FILE, ConfigError
+from malote_relay.submission import replies
+from malote_relay.submission.acceptance import Door
+from malote_relay.submission.auth import Guard
+from malote_relay.submission.listener import TlsListener
+from malote_relay.submission.replies import Reply
+from malote_relay.submission.session import Session
+
+_BACKLOG: Final = 1024
+_HANDSHAKE_SECONDS: Final = 30.0
+
+
+def tls_context(directory: Path) -> ssl.SSLContext:
+    """The listeners' TLS, with the certificate and key of a configuration directory. Raises ConfigError."""
+    certificate, key = directory / CERTIFICATE_FILE, directory / CERTIFICATE_KEY_FILE
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # TLS 1.2; those of TLS 1.3 are all modern. The CBC suites are the best that Windows before 10 has together with
+    # an RSA certificate (Windows Live Mail); they stand last, and nobody who knows another gets them.
+    context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES+SHA384:ECDHE+AES+SHA256:ECDHE+AES+SHA1")
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    for file in (certificate, key):
+        if not file.is_file():
+            raise ConfigError(f"{file} is missing: put the listeners' certificate chain and key there (PEM)")
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"{certificate} and {key} cannot be used together: {error}") from error
+    return context
+
+
+class SubmissionServer:
+    """The submission listeners of one relay."""
+
+    def __init__(self, door: Door, context: ssl.SSLContext) -> None:
+        self._door = door
+        self._guard = Guard()
+        self._context = context
+        self._sessions: dict[Session, str] = {}  # and their clients' addresses
+        self._by_client: Counter[str] = Counter()
+        self._servers: list[asyncio.Server | TlsListener[Session]] = []
+        self._stopping = False
+        self.submission_port = 0
+        self.submissions_port = 0
+
+    @property
+    def listening(self) -> bool:
+        """Whether new sessions are taken."""
+        return bool(self._servers) and not self._stopping
+
+    def use(self, context: ssl.SSLContext) -> None:
+        """Use another certificate from the next handshake on."""
+        self._context = context
+
+    async def start(self) -> None:
+        """Listen. Raises OSError with words for people."""
+        listen = self._door.rules.config.listen
+        loop = asyncio.get_running_loop()
+        tls = TlsListener(lambda: self._context, self._admit, self._leave, _HANDSHAKE_SECONDS)
+        port = listen.submission_port
+        try:
+            server = await loop.create_server(self._session, listen.address or None, port, backlog=_BACKLOG)
+            self._servers.append(server)
+            self.submission_port = server.sockets[0].getsockname()[1]
+            port = listen.submissions_port
+            self.submissions_port = tls.start(listen.address, port, _BACKLOG)
+            self._servers.append(tls)
+        except OSError as error:
+            where = f"{listen.address or '*'}:{port}"
+            raise OSError(error.errno, f"cannot listen on {where}: {error.strerror or error}") from error
+
+    async def stop(self, grace: float) -> None:
+        """Let the transactions under way finish, for at most `grace` seconds; new sessions read 421 meanwhile."""
+        self._stopping = True
+        for session in list(self._sessions):
+            session.stop()
+        deadline = asyncio.get_running_loop().time() + grace
+        while self._tasks() and asyncio.get_running_loop().time() < deadline:
+            await asyncio.wait(self._tasks(), timeout=0.1)
+        for server in self._servers:
+            if isinstance(server, TlsListener):
+                await server.close()
+            else:
+                server.close()
+        for session in list(self._sessions):
+            session.interrupt()
+        if self._tasks():
+            # What is being committed at this moment gets its reply; whatever waits longer is cut off.
+            await asyncio.wait(self._tasks(), timeout=5)
+        for task in self._tasks():
+            task.cancel()
+        self._servers.clear()
+
+    def _tasks(self) -> list[asyncio.Task[None]]:
+        return [one.task for one in self._sessions if one.task is not None and not one.task.done()]
+
+    def _session(self) -> Session:
+        return Session(self._door, self._guard, lambda: self._context, self._place)
+
+    def _admit(self, client: str) -> Session | None:
+        """A place for a client whose handshake begins now, or None: in clear no refusal would be understood."""
+        session = self._session()
+        if self._enter(session, client) is None:
+            return session
+        self._leave(session)
+        return None
+
+    @contextmanager
+    def _place(self, session: Session) -> Iterator[Reply | None]:
+        """A place for a session as long as it lasts; the refusal, when there is none."""
+        refusal = replies.STOPPING if self._stopping else None
+        if session not in self._sessions:  # not admitted before a handshake
+            refusal = self._enter(session, session.client)
+        try:
+            yield refusal
+        finally:
+            self._leave(session)
+
+    def _enter(self, session: Session, client: str) -> Reply | None:
+        """Count a session. Gives the refusal when there is no room for it."""
+        self._sessions[session] = client
+        self._by_client[client] += 1
+        self._door.metrics.sessions.set(len(self._sessions))
+        limits = self._door.rules.config.limits
+        if self._stopping:
+            return replies.STOPPING
+        if len(self._sessions) > limits.max_sessions:
+            return replies.TOO_MANY_SESSIONS
+        if self._by_client[client] > limits.max_sessions_per_client:
+            return replies.TOO_MANY_SESSIONS_HERE
+        return None
+
+    def _leave(self, session: Session) -> None:
+        client = self._sessions.pop(session, None)
+        if client is None:
+            return
+        self._by_client[client] -= 1
+        if not self._by_client[client]:
+            del self._by_client[client]
+        self._door.metrics.sessions.set(len(self._sessions))
