@@ -1,0 +1,67 @@
+"""The three records to publish for a domain, ready to paste.
+
+The value of an SPF record depends on what stands there already (ours is merged in), and a DMARC record that is
+good enough is shown as it is; the DKIM value is the only one that belongs to this domain alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from . import compare, spf
+
+STRING_LIMIT = 255
+"""The longest character-string of a TXT record (RFC 1035 section 3.3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A record to publish."""
+
+    type: str
+    name: str
+    value: str
+
+
+def spf_record(domain: str, include: str, existing: Sequence[str] = ()) -> Wanted:
+    """The domain's SPF record with ``include:`` of ours, made from what stands there (RFC 7208)."""
+    return Wanted("TXT", domain, spf.merged(existing, include))
+
+
+def dkim_name(domain: str, selector: str) -> str:
+    """Where receivers look for the key of that selector (RFC 6376 section 3.6.2.1)."""
+    return f"{selector}._domainkey.{domain}"
+
+
+def dkim_value(public_key: str) -> str:
+    """The key record's text (RFC 6376 section 3.6.1), for an RSA key given as the base64 of its DER."""
+    return f"v=DKIM1; k=rsa; p={public_key}"
+
+
+def dkim_txt(domain: str, selector: str, public_key: str) -> Wanted:
+    """The key published by the tenant."""
+    return Wanted("TXT", dkim_name(domain, selector), dkim_value(public_key))
+
+
+def dkim_cname(domain: str, selector: str, uid: str, zone: str) -> Wanted:
+    """A pointer into the platform's zone, where the key can be changed without the tenant.
+
+    The target contains a token of this one SendingDomain (its uid is random), so that a record left over
+    from an earlier holder of the domain proves nothing.
+    """
+    token = hashlib.sha256(uid.encode()).hexdigest()[:16]
+    return Wanted("CNAME", dkim_name(domain, selector), f"{selector}.{token}.{zone}")
+
+
+def dmarc_record(domain: str, policy: str, existing: Sequence[str] = ()) -> Wanted:
+    """The existing DMARC record where it will do, else the platform's proposal (RFC 7489 section 6.1)."""
+    good = [text for text in existing if compare.is_dmarc(text)]
+    keep = len(good) == 1 and compare.dmarc(existing, policy).found
+    return Wanted("TXT", f"_dmarc.{domain}", good[0] if keep else policy)
+
+
+def zone_strings(value: str) -> tuple[str, ...]:
+    """The value cut into the strings that a zone file needs; whoever reads the record joins them without a space."""
+    return tuple(value[start : start + STRING_LIMIT] for start in range(0, len(value), STRING_LIMIT))

@@ -1,0 +1,40 @@
+"""What was learned from DNS: answers, and the two ways of not having one."""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+from dataclasses import dataclass
+
+
+class Outcome(enum.StrEnum):
+    """How a question ended. ABSENT is an answer (the name or type does not exist); FAILED is none."""
+
+    ANSWERED = "answered"
+    ABSENT = "absent"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The TXT records at `name`: each with its strings joined, in the order of the answer.
+
+    `cname` is the chain of names that `name` leads to through CNAMEs (absolute, lower case, no final dot);
+    `error` says for people what went wrong when `outcome` is FAILED.
+    """
+
+    name: str
+    outcome: Outcome
+    texts: tuple[str, ...] = ()
+    cname: tuple[str, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a domain's servers said at one time. `dkim` is None when there was no selector to ask for."""
+
+    at: dt.datetime
+    spf: Answer
+    dmarc: Answer
+    dkim: Answer | None = None

@@ -1,0 +1,1 @@
+"""Mail to tenants: the welcome mail, in English and Brazilian Portuguese, sent through a host of the platform's."""

@@ -1,0 +1,129 @@
+"""The relay's pods as they are: what they have loaded, and making the kubelet look at changed Secrets at once.
+
+The kubelet refreshes a mounted Secret within a minute, but at once when the pod's own object changes: so after a
+Secret was written, an annotation of the pod is touched, and touched again until the relay reports the new
+configuration (the kubelet may have read the old Secret the first time). Annotating the pod, not the template,
+restarts nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+import aiohttp
+import msgspec
+import structlog
+
+from malote_operator.kube.client import Api
+from malote_operator.kube.errors import NotFound
+from malote_operator.kube.kinds import POD
+from malote_operator.policy.model import PodObservation, RelayObservation
+
+from .cache import RelayPod, RelaySet
+
+log = structlog.get_logger(__name__)
+
+CONFIG_HASH = "malote.dev/config-hash"
+"""The hash of the configuration that the pod should load."""
+SECRETS = "malote.dev/secrets"
+"""A digest of all three Secrets and the number of the attempt to have them read."""
+OBSERVE_PORT = 9090
+RETRY_FIRST = 0.3
+RETRY_LONGEST = 10.0
+
+_TIMEOUT = aiohttp.ClientTimeout(total=3.0)
+_ANSWER_LIMIT = 65_536
+
+
+class _Readiness(msgspec.Struct, rename="camel"):
+    """The body of a relay's /readyz."""
+
+    ready: bool = False
+    config_hash: str = ""
+    submission_open: bool = False
+    config_error: str = ""
+
+
+class RelayPods:
+    """Looks at relays over HTTP. Use as an async context manager."""
+
+    def __init__(self, api: Api, namespace: str) -> None:
+        self._api = api
+        self._namespace = namespace
+        self._session: aiohttp.ClientSession | None = None
+        self._attempts: dict[str, int] = {}
+
+    async def __aenter__(self) -> RelayPods:
+        self._session = aiohttp.ClientSession(timeout=_TIMEOUT)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def observe(self, relays: RelaySet | None, pods: Iterable[RelayPod]) -> RelayObservation:
+        """What is there of a relay now."""
+        pods = [pod for pod in pods if not pod.terminating]
+        seen = await asyncio.gather(*(self._look(pod) for pod in pods))
+        return RelayObservation(
+            exists=relays is not None,
+            replicas=relays.replicas if relays else 1,
+            ready_replicas=sum(pod.ready for pod in seen),
+            pods=tuple(seen),
+            message=next((f"{pod.name}: {pod.trouble}" for pod in pods if pod.trouble), ""),
+        )
+
+    async def announce(self, pods: Iterable[RelayPod], config_hash: str, secrets: str, *, again: bool) -> bool:
+        """Touch the pods that have not been told of these Secrets; `again`: also those that did not load them.
+
+        Returns whether anything was written.
+        """
+        written = False
+        for pod in pods:
+            if pod.terminating:
+                continue
+            told = dict(pod.annotations).get(SECRETS, "")
+            if told.partition(".")[0] == secrets and not again:
+                continue
+            attempt = self._attempts.get(pod.uid, 0) + 1 if again else 0
+            self._attempts[pod.uid] = attempt
+            annotations = {CONFIG_HASH: config_hash, SECRETS: f"{secrets}.{attempt}"}
+            try:
+                await self._api.merge(POD, pod.name, self._namespace, {"metadata": {"annotations": annotations}})
+            except NotFound:
+                continue  # it went meanwhile; its successor reads the new Secrets when it starts
+            written = True
+        return written
+
+    def retry_delay(self, pods: Iterable[RelayPod]) -> float:
+        """Seconds until the pods should be asked again whether they have loaded the configuration."""
+        attempts = max((self._attempts.get(pod.uid, 0) for pod in pods), default=0)
+        return min(RETRY_LONGEST, RETRY_FIRST * 1.5 ** min(attempts, 20))
+
+    def settled(self, pods: Iterable[RelayPod]) -> None:
+        """The pods have loaded what they should: the next change starts with short delays again."""
+        for pod in pods:
+            self._attempts.pop(pod.uid, None)
+
+    async def _look(self, pod: RelayPod) -> PodObservation:
+        """One relay. No answer twice in a row: nothing is known of what it has loaded."""
+        state = await self._readiness(pod) or await self._readiness(pod) or _Readiness()
+        return PodObservation(
+            name=pod.name,
+            ready=pod.ready,
+            config_hash=state.config_hash,
+            submission_open=state.submission_open,
+            config_error=state.config_error,
+        )
+
+    async def _readiness(self, pod: RelayPod) -> _Readiness | None:
+        if not pod.address or self._session is None:
+            return None
+        host = f"[{pod.address}]" if ":" in pod.address else pod.address
+        try:
+            async with self._session.get(f"http://{host}:{OBSERVE_PORT}/readyz") as response:
+                return msgspec.json.decode(await response.content.read(_ANSWER_LIMIT), type=_Readiness)
+        except (aiohttp.ClientError, TimeoutError, OSError, msgspec.DecodeError) as error:
+            log.debug("a relay does not answer", pod=pod.name, error=str(error) or type(error).__name__)
+            return None
