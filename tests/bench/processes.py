@@ -1,0 +1,128 @@
+"""Processes a bench starts and ends itself, and what one of them costs while nothing happens."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+
+
+class BenchError(Exception):
+    """The bench cannot go on; the message says why, for people."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Child:
+    """A process with a log file; ended with its whole group, politely first."""
+
+    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+        self.process = process
+        self.log = log
+
+    @classmethod
+    async def start(
+        cls,
+        command: Sequence[str | Path],
+        log: Path,
+        *,
+        talk: bool = False,
+        environment: Mapping[str, str] | None = None,
+    ) -> Child:
+        with log.open("ab") as output:
+            process = await asyncio.create_subprocess_exec(
+                *map(str, command),
+                stdin=asyncio.subprocess.PIPE if talk else asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE if talk else output,
+                stderr=output,
+                cwd=ROOT,
+                start_new_session=True,
+                limit=64 * 1024 * 1024,
+                env={**os.environ, **(environment or {})},
+            )
+        return cls(process, log)
+
+    async def hear(self) -> dict[str, Any]:
+        """The next JSON line it says."""
+        assert self.process.stdout is not None
+        line = await self.process.stdout.readline()
+        if not line:
+            raise BenchError(f"{self.log.name} ended:\n{self.tail()}")
+        words: dict[str, Any] = json.loads(line)
+        return words
+
+    async def ask(self, command: Mapping[str, Any]) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(command).encode() + b"\n")
+        return await self.hear()
+
+    async def stop(self, timeout: float = 20.0) -> None:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if self.process.returncode is not None:
+                return
+            try:
+                os.killpg(self.process.pid, number)
+                async with asyncio.timeout(timeout):
+                    await self.process.wait()
+            except (ProcessLookupError, TimeoutError):
+                continue
+
+    def tail(self) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
+
+
+async def load(log: Path, environment: Mapping[str, str], **options: Any) -> dict[str, Any]:
+    """Run the load generator to its end."""
+    arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    child = await Child.start(
+        [sys.executable, "-m", "tests.bench.load", *arguments], log, talk=True, environment=environment
+    )
+    try:
+        said = await child.hear()
+    finally:
+        await child.stop()
+    if "error" in said:
+        raise BenchError(f"a message was not accepted: {said['error']}")
+    return said
+
+
+@dataclass(frozen=True)
+class Idle:
+    """Proportional memory in MB (shared pages divided among those who share them), CPU in thousandths of a core."""
+
+    pss_megabytes: float
+    cpu_millicores: float
+
+
+async def idle(pid: int, seconds: float) -> Idle:
+    """Watch a process that has nothing to do."""
+    used, since = _cpu_seconds(pid), time.monotonic()
+    await asyncio.sleep(seconds)
+    spent = (_cpu_seconds(pid) - used) / (time.monotonic() - since)
+    return Idle(_pss_megabytes(pid), spent * 1000)
+
+
+def _pss_megabytes(pid: int) -> float:
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    kibibytes = next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
+    return kibibytes * 1024 / 1e6
+
+
+def _cpu_seconds(pid: int) -> float:
+    """All threads' time on a core, in nanoseconds' precision where /proc/PID/stat counts hundredths."""
+    return sum(int(task.read_text().split()[0]) for task in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9

@@ -1,0 +1,390 @@
+"""The SMTP dialogue with servers that lack something or break the rules: a script plays the server."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from malote_relay.delivery.connection import (
+    Envelope,
+    Identity,
+    Peer,
+    Session,
+    SessionFailed,
+    Timeouts,
+    open_session,
+    opportunistic_tls,
+)
+from malote_relay.delivery.content import Content
+from malote_relay.delivery.reply import Failure, Reply
+
+CONTENT = b"Subject: x\r\n\r\n.hidden dot\r\n"
+QUICK = Timeouts(connect=1, greeting=1, command=1, tls=1, data=1, block=1, final=1, quit=0.2)
+
+
+class Server:
+    """One connection's script: what it reads and what it says."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter):
+        self._reader = reader
+        self._writer = writer
+        self.heard: list[str] = []
+        self.chunks: list[bytes] = []
+
+    def say(self, *lines: str) -> None:
+        self._writer.write("".join(f"{line}\r\n" for line in lines).encode())
+
+    async def hear(self) -> str:
+        line = (await self._reader.readuntil(b"\r\n")).decode().strip()
+        self.heard.append(line)
+        return line
+
+    async def hear_content(self) -> bytes:
+        return await self._reader.readuntil(b"\r\n.\r\n")
+
+    async def greet(self, *extensions: str) -> None:
+        self.say("220 mx.example ESMTP")
+        await self.hear()
+        *first, last = ["mx.example", *extensions]
+        self.say(*(f"250-{one}" for one in first), f"250 {last}")
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+Script = Callable[[Server], Awaitable[None]]
+
+
+@asynccontextmanager
+async def server(script: Script) -> AsyncIterator[tuple[Peer, list[Server]]]:
+    connections: list[Server] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        one = Server(reader, writer)
+        connections.append(one)
+        try:
+            await script(one)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with listening:
+        port = listening.sockets[0].getsockname()[1]
+        yield Peer("mx.example", ipaddress.ip_address("127.0.0.1"), port), connections
+
+
+async def session(peer: Peer, *, tls: bool = False) -> Session:
+    return await open_session(peer, Identity("relay.example"), QUICK, opportunistic_tls() if tls else None)
+
+
+def envelope(
+    *recipients: str, content: bytes | Path = CONTENT, eight_bit: bool = False, smtputf8: bool = False, size: int = 0
+) -> Envelope:
+    return Envelope(
+        "app@acme.example",
+        recipients or ("bia@shop.example",),
+        Content(content),
+        size or len(CONTENT),
+        eight_bit,
+        smtputf8,
+    )
+
+
+async def test_commands_go_in_one_group_where_the_server_offers_pipelining() -> None:
+    async def script(it: Server) -> None:
+        await it.greet("PIPELINING", "SIZE 1000000", "8BITMIME")
+        for _ in range(4):
+            await it.hear()  # nothing is said until all have come
+        it.say("250 2.1.0 ok", "250 2.1.5 ok", "550 5.1.1 no such user", "354 go on")
+        assert await it.hear_content() == b"Subject: x\r\n\r\n..hidden dot\r\n.\r\n"
+        it.say("250 2.0.0 taken")
+        await it.hear()
+
+    async with server(script) as (peer, heard):
+        one = await session(peer)
+        first, second = await one.deliver(envelope("bia@shop.example", "rui@shop.example", eight_bit=True))
+        assert (first, second) == (Reply(250, ("2.0.0 taken",)), Reply(550, ("5.1.1 no such user",)))
+        await one.quit()
+        assert heard[0].heard[1] == f"MAIL FROM:<app@acme.example> SIZE={len(CONTENT)} BODY=8BITMIME"
+
+
+async def test_commands_go_one_by_one_where_it_does_not() -> None:
+    async def script(it: Server) -> None:
+        await it.greet()
+        for reply in ("250 ok", "250 ok", "550 no such user", "354 go on"):
+            await it.hear()
+            it.say(reply)
+        await it.hear_content()
+        it.say("250 taken")
+        await it.hear()
+
+    async with server(script) as (peer, heard):
+        one = await session(peer)
+        first, second = await one.deliver(envelope("bia@shop.example", "rui@shop.example"))
+        assert isinstance(first, Reply)
+        assert first.accepted
+        assert second == Reply(550, ("no such user",))
+        assert heard[0].heard[1:] == [
+            "MAIL FROM:<app@acme.example>",
+            "RCPT TO:<bia@shop.example>",
+            "RCPT TO:<rui@shop.example>",
+            "DATA",
+        ]
+
+
+async def test_a_refused_mail_command_answers_for_every_recipient_and_the_session_goes_on() -> None:
+    async def script(it: Server) -> None:
+        await it.greet("PIPELINING")
+        for _ in range(3):
+            await it.hear()
+        it.say("550 5.7.1 not from you", "503 5.5.1 no sender", "503 5.5.1 no recipient")
+        for _ in range(4):
+            await it.hear()
+        it.say("250 reset", "250 ok", "250 ok", "354 go on")
+        await it.hear_content()
+        it.say("250 taken")
+        await it.hear()
+
+    async with server(script) as (peer, heard):
+        one = await session(peer)
+        assert await one.deliver(envelope()) == [Reply(550, ("5.7.1 not from you",))]
+        assert one.usable
+        (answer,) = await one.deliver(envelope())
+        assert isinstance(answer, Reply)
+        assert answer.accepted
+        assert heard[0].heard[4] == "RSET"
+
+
+@pytest.mark.parametrize("words", ["554 5.7.1 your domain is blocked here", "421 4.7.0 too much from you"])
+@pytest.mark.parametrize("extensions", [("PIPELINING",), ()])
+async def test_a_refused_mail_command_answers_for_every_recipient_though_the_server_hangs_up(
+    words: str, extensions: Sequence[str]
+) -> None:
+    async def script(it: Server) -> None:
+        await it.greet(*extensions)
+        await it.hear()
+        it.say(words)
+
+    async with server(script) as (peer, _):
+        one = await session(peer)
+        answers = await one.deliver(envelope("a@shop.example", "b@shop.example"))
+        assert [str(answer) for answer in answers] == [words] * 2
+        assert not one.content_sent
+
+
+@pytest.mark.parametrize("extensions", [("PIPELINING",), ()])
+async def test_the_421_with_which_a_server_closes_answers_for_those_who_have_none(extensions: Sequence[str]) -> None:
+    async def script(it: Server) -> None:
+        await it.greet(*extensions)
+        for reply in ("250 ok", "550 5.1.1 no such user", "421 4.7.0 too much from you"):
+            await it.hear()
+            it.say(reply)
+
+    async with server(script) as (peer, _):
+        one = await session(peer)
+        answers = await one.deliver(envelope("gone@shop.example", "b@shop.example", "c@shop.example"))
+        assert [str(answer) for answer in answers] == [
+            "550 5.1.1 no such user",
+            "421 4.7.0 too much from you",
+            "421 4.7.0 too much from you",
+        ]
+
+
+async def test_data_let_in_though_nobody_is_left_is_ended_empty() -> None:
+    """RFC 2920 section 3.1."""
+
+    async def script(it: Server) -> None:
+        await it.greet("PIPELINING")
+        for _ in range(3):
+            await it.hear()
+        it.say("250 ok", "550 5.1.1 no such user", "354 go on")
+        assert await it.hear() == "."
+        it.say("554 5.5.1 no recipients")
+        await it.hear()
+
+    async with server(script) as (peer, _):
+        one = await session(peer)
+        assert await one.deliver(envelope()) == [Reply(550, ("5.1.1 no such user",))]
+        assert one.usable
+
+
+async def test_a_server_without_ehlo_is_greeted_with_helo() -> None:
+    async def script(it: Server) -> None:
+        it.say("220 old")
+        await it.hear()
+        it.say("502 5.5.1 what?")
+        await it.hear()
+        it.say("250 old")
+        await it.hear()
+
+    async with server(script) as (peer, heard):
+        await (await session(peer)).quit()
+        assert heard[0].heard == ["EHLO relay.example", "HELO relay.example", "QUIT"]
+
+
+@pytest.mark.parametrize(
+    ("it", "code"),
+    [
+        (envelope(eight_bit=True), "5.6.3"),
+        (envelope("josé@shop.example", smtputf8=True), "5.6.7"),
+        (envelope(content="Subject: olá\r\n\r\n".encode(), smtputf8=True), "5.6.7"),
+        (envelope(size=1001), "5.3.4"),
+        (envelope("bia@shop.example>\r\nRSET"), "5.1.3"),
+    ],
+)
+async def test_what_the_server_cannot_take_is_refused_here_with_the_right_code(it: Envelope, code: str) -> None:
+    async def script(one: Server) -> None:
+        await one.greet("PIPELINING", "SIZE 1000")
+        await one.hear()
+
+    async with server(script) as (peer, heard):
+        one = await session(peer)
+        (answer,) = await one.deliver(it)
+        assert isinstance(answer, Reply)
+        assert (answer.enhanced, answer.permanent) == (code, True)
+        assert one.usable
+        await one.quit()
+        assert heard[0].heard[1:] == ["QUIT"]
+
+
+async def test_smtputf8_asked_for_without_need_is_no_obstacle() -> None:
+    async def script(it: Server) -> None:
+        await it.greet("PIPELINING")
+        for _ in range(3):
+            await it.hear()
+        it.say("250 ok", "250 ok", "354 go on")
+        await it.hear_content()
+        it.say("250 taken")
+
+    async with server(script) as (peer, heard):
+        (answer,) = await (await session(peer)).deliver(envelope(smtputf8=True))
+        assert isinstance(answer, Reply)
+        assert answer.accepted
+        assert heard[0].heard[1] == "MAIL FROM:<app@acme.example>"
+
+
+async def test_words_sent_ahead_of_the_tls_handshake_end_the_session() -> None:
+    """CVE-2011-0411: clear text injected there would pose as protected."""
+
+    async def script(it: Server) -> None:
+        await it.greet("STARTTLS")
+        await it.hear()
+        it.say("220 go ahead", "250 injected")
+        await it.hear()
+
+    async with server(script) as (peer, _):
+        with pytest.raises(SessionFailed, match="before the TLS handshake") as caught:
+            await session(peer, tls=True)
+        assert caught.value.tls
+
+
+async def test_a_large_message_is_streamed_from_its_file_and_stops_when_refused_midway(tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    path.write_bytes(b"Subject: x\r\n\r\n" + (b"x" * 998 + b"\r\n") * 20_000)
+
+    async def taking(it: Server) -> None:
+        await it.greet("PIPELINING")
+        for _ in range(3):
+            await it.hear()
+        it.say("250 ok", "250 ok", "354 go on")
+        got, tail = 0, b""
+        while tail != b"\r\n.\r\n":
+            block = await it._reader.read(65_536)
+            got, tail = got + len(block), (tail + block)[-5:]
+        it.say(f"250 2.0.0 {got}")
+        await it.hear()
+
+    async with server(taking) as (peer, _):
+        (answer,) = await (await session(peer)).deliver(envelope(content=path))
+        assert answer == Reply(250, (f"2.0.0 {path.stat().st_size + 3}",))
+
+    async def refusing(it: Server) -> None:
+        await it.greet("PIPELINING")
+        for _ in range(3):
+            await it.hear()
+        it.say("250 ok", "250 ok", "354 go on")
+        await it._reader.read(100_000)
+        it.say("552 5.3.4 that is enough")
+        await asyncio.sleep(0.3)
+
+    async with server(refusing) as (peer, _):
+        one = await session(peer)
+        (answer,) = await one.deliver(envelope(content=path))
+        assert answer == Reply(552, ("5.3.4 that is enough",))
+        assert not one.usable
+
+
+@pytest.mark.parametrize(
+    ("said", "klass"),
+    [("", "timeout"), ("hello there\r\n", "connection"), ("250 ok\r\n250-a\r\n251 b\r\n", "connection")],
+)
+async def test_silence_and_nonsense_end_in_a_temporary_failure_within_the_limits(said: str, klass: str) -> None:
+    async def script(it: Server) -> None:
+        await it.greet("PIPELINING")
+        await it.hear()
+        it._writer.write(said.encode())
+        await it.hear_content()
+
+    async with server(script) as (peer, _):
+        one = await session(peer)
+        async with asyncio.timeout(3):
+            (answer,) = await one.deliver(envelope())
+        assert isinstance(answer, Failure)
+        assert (answer.bounce_class, answer.permanent, answer.stale) == (klass, False, False)
+        assert not one.usable
+
+
+async def test_a_session_lost_after_the_final_dot_is_a_temporary_failure_but_keeps_what_was_refused() -> None:
+    async def script(it: Server) -> None:
+        await it.greet("PIPELINING")
+        for _ in range(4):
+            await it.hear()
+        it.say("250 ok", "250 ok", "550 5.1.1 no such user", "354 go on")
+        await it.hear_content()
+
+    async with server(script) as (peer, _):
+        first, second = await (await session(peer)).deliver(envelope("bia@shop.example", "rui@shop.example"))
+        assert isinstance(first, Failure)
+        assert "end of data" in first.words
+        assert second == Reply(550, ("5.1.1 no such user",))
+
+
+@pytest.mark.parametrize("farewell", ["421 4.4.2 idle for too long", ""])
+async def test_a_kept_session_that_has_gone_is_stale_and_not_a_failure_of_the_message(farewell: str) -> None:
+    async def script(it: Server) -> None:
+        await it.greet("PIPELINING")
+        for _ in range(3):
+            await it.hear()
+        it.say("250 ok", "250 ok", "354 go on")
+        await it.hear_content()
+        it.say("250 taken")
+        await it.hear()
+        if farewell:
+            it.say(farewell)
+
+    async with server(script) as (peer, _):
+        one = await session(peer)
+        await one.deliver(envelope())
+        (answer,) = await one.deliver(envelope())
+        assert isinstance(answer, Failure)
+        assert answer.stale
+
+
+async def test_a_refused_greeting_says_whether_for_good() -> None:
+    for words, permanent in (("554 5.7.1 go away", True), ("421 4.3.2 busy", False)):
+
+        async def script(it: Server, words: str = words) -> None:
+            it.say(words)
+
+        async with server(script) as (peer, _):
+            with pytest.raises(SessionFailed) as caught:
+                await session(peer)
+            assert caught.value.failure.permanent is permanent
+            assert words in caught.value.failure.words

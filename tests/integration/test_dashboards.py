@@ -1,0 +1,449 @@
+"""The dashboards and alert rules that ship with the chart, run on a real Prometheus that scrapes a relay under load.
+
+A relay's process takes mail and delivers it to mail hosts that accept, put off and refuse; beside it the operator's
+metrics are served as the operator serves them. Prometheus scrapes both with the labels that the chart's PodMonitors
+give. Then every query of every panel must give values, and each alert must fire in its case and in no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import itertools
+import json
+import math
+import os
+import re
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import prometheus_client
+import pytest
+import pytest_asyncio
+import yaml
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from prometheus_client.metrics import MetricWrapperBase
+
+import malote_operator.metrics
+from malote_dev import debian
+from malote_dev.mailworld import client
+from malote_dev.mailworld.behaviour import parse
+from malote_dev.mailworld.certificates import CertificateAuthority
+from malote_dev.mailworld.client import Endpoint
+from malote_dev.mailworld.dns import DnsServer
+from malote_dev.mailworld.mx import SinkMx
+from malote_relay import passwords
+from malote_relay.config import (
+    CERTIFICATE_FILE,
+    CERTIFICATE_KEY_FILE,
+    CONFIG_FILE,
+    KEYS_DIRECTORY,
+    Account,
+    Delivery,
+    DkimKey,
+    Domain,
+    Listen,
+    Plan,
+    Rehearsal,
+    RelayConfig,
+    Resolver,
+    SenderMode,
+    SenderVerification,
+    Submission,
+    encode,
+)
+
+DASHBOARDS = Path(__file__).parents[2] / "charts/malote/dashboards"
+RULES = DASHBOARDS / "alerts.yaml"
+ALERT_CASES = Path(__file__).with_name("alerts.promtool.yaml")
+
+TENANT, PASSWORD, HOSTNAME = "acme", "a-password-of-the-tenants", "acme.smtp.example"
+LIMIT, TOLERANCE_PERCENT = 60, 20
+SCRAPE_SECONDS = 0.5
+
+
+def program(name: str) -> str:
+    """Where a program of Prometheus' is."""
+    return str(debian.program(name, "prometheus"))
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One query of one panel."""
+
+    dashboard: str
+    title: str
+    query: str
+
+    def __str__(self) -> str:
+        return f"{self.dashboard}-{self.title}".replace(" ", "-")
+
+    def filled_in(self) -> str:
+        """The query as Grafana sends it, with windows that fit a test's short life."""
+        filled = self.query.replace("$tenant", TENANT).replace("$__rate_interval", "20s").replace("$__range", "60s")
+        assert "$" not in filled, f"a variable nobody fills in: {filled}"
+        return filled
+
+
+def dashboard(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((DASHBOARDS / f"{name}.json").read_text())
+    return content
+
+
+def panels(name: str) -> list[Panel]:
+    return [
+        Panel(name, panel["title"], target["expr"])
+        for panel in dashboard(name)["panels"]
+        for target in panel.get("targets", ())
+    ]
+
+
+def rules() -> list[dict[str, Any]]:
+    return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+
+
+ALL_PANELS = panels("tenant") + panels("operator")
+
+
+class Prometheus:
+    """A running Prometheus' HTTP API."""
+
+    def __init__(self, http: aiohttp.ClientSession) -> None:
+        self._http = http
+
+    async def get(self, path: str, **parameters: str) -> Any:
+        """The data of an answer; an error fails the test with Prometheus' words."""
+        async with self._http.get(f"/api/v1/{path}", params=parameters) as response:
+            answer = await response.json()
+        assert answer["status"] == "success", f"{parameters}: {answer['error']}"
+        return answer["data"]
+
+    async def values(self, query: str) -> list[tuple[dict[str, str], float]]:
+        """What a query gives now: labels and value of each series."""
+        data = await self.get("query", query=query)
+        return [(series["metric"], float(series["value"][1])) for series in data["result"]]
+
+    async def settled(self, query: str, within: float = 15.0) -> list[tuple[dict[str, str], float]]:
+        """What a query gives, waited for until it is something: at least one series with a number."""
+        for _ in range(int(within / SCRAPE_SECONDS)):
+            found = [(labels, value) for labels, value in await self.values(query) if not math.isnan(value)]
+            if found:
+                return found
+            await asyncio.sleep(SCRAPE_SECONDS)
+        raise AssertionError(f"no values after {within:g} s: {query}")
+
+
+# One event loop for the whole module: the made-up Internet, the load and the scrapes go on from test to test.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def prometheus(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Prometheus]:
+    """Prometheus, scraping a relay under load and the operator's metrics."""
+    program("prometheus")
+    directory = tmp_path_factory.mktemp("dashboards")
+    async with contextlib.AsyncExitStack() as stack:
+        relay = await stack.enter_async_context(relay_under_load(directory))
+        operator = stack.enter_context(operator_at_work())
+        address = await stack.enter_async_context(prometheus_scraping(directory, relay, operator))
+        yield Prometheus(await stack.enter_async_context(aiohttp.ClientSession(f"http://{address}")))
+
+
+@contextlib.asynccontextmanager
+async def relay_under_load(directory: Path) -> AsyncIterator[str]:
+    """A relay's process, and an application that sends through it for ever. Gives where its metrics are."""
+    authority = CertificateAuthority()
+    net = f"127.{20 + os.getpid() % 200}.{os.getpid() // 200 % 250}"
+    async with DnsServer(f"{net}.61") as dns, SinkMx(f"{net}.62", hostname="mx.dest.example") as mx:
+        mx.recipients = {"later@dest.example": parse("defer"), "nobody@dest.example": parse("refuse")}
+        for domain in ("dest.example", "acme.example"):  # bounces go back to acme.example
+            dns.set(domain, "MX", "10 mx.dest.example")
+        dns.set("mx.dest.example", "A", mx.address)
+        write_configuration(directory, authority, dns, mx)
+        arguments = ("--config", str(directory / "config"), "--spool", str(directory / "spool"))
+        async with running(sys.executable, "-m", "malote_relay", *arguments) as process:
+            ports = json.loads((await said(process, r'^.*"listening".*$'))[0])
+            endpoint = Endpoint(HOSTNAME, ports["submission"], ca_file=directory / "ca.pem", address="127.0.0.1")
+            tasks = [asyncio.create_task(silenced(process)), asyncio.create_task(send_for_ever(endpoint))]
+            yield f"127.0.0.1:{ports['observe']}"
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def send_for_ever(endpoint: Endpoint) -> None:
+    """Mail that arrives, mail that is put off, mail that bounces, and mail that is refused at once."""
+    with_sender = itertools.cycle(["ana@acme.example", "ana@acme.example", "eve@strangers.example"])
+    while True:
+        sender = next(with_sender)
+        message = f"From: {sender}\r\nSubject: load\r\n\r\nHello\r\n".encode()
+        recipients = ["bob@dest.example", "later@dest.example", "nobody@dest.example"]
+        await asyncio.to_thread(client.send, endpoint, "app@acme", PASSWORD, sender, recipients, message)
+        await asyncio.sleep(0.3)
+
+
+def write_configuration(directory: Path, authority: CertificateAuthority, dns: DnsServer, mx: SinkMx) -> None:
+    """A relay's configuration directory, as the operator would write it."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    public = key.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    selector = "m" + hashlib.sha256(public).hexdigest()[:12]
+    dns.set(f"{selector}._domainkey.acme.example", "TXT", f"v=DKIM1; k=rsa; p={base64.b64encode(public).decode()}")
+    certificate, certificate_key = authority.issue([HOSTNAME])
+    config = RelayConfig(
+        tenant=TENANT,
+        hostname=HOSTNAME,
+        plan=Plan(name="test", messages_per_hour=LIMIT, tolerance_percent=TOLERANCE_PERCENT),
+        delivery=Delivery(
+            helo_name="acme.out.example", smtp_port=mx.port, allow_networks=("127.0.0.0/8",), first_retry_seconds=1
+        ),
+        submission=Submission(open=True),
+        accounts=(Account(name="app", username="app@acme", verifier=passwords.verifier(PASSWORD)),),
+        domains=(
+            Domain(
+                name="acme.example",
+                sending=True,
+                keys=(DkimKey(selector=selector, file=f"{selector}.acme.example.pem"),),
+            ),
+        ),
+        sender_verification=SenderVerification(mode=SenderMode.OFF),
+        resolver=Resolver(nameservers=(dns.address,), port=dns.port),
+        # The relay's hour begins with the test, so that none ends during it.
+        rehearsal=Rehearsal(clock_offset_seconds=3600 - int(time.time()) % 3600),
+        listen=Listen(address="127.0.0.1", submission_port=0, submissions_port=0, observe_port=0),
+    )
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    for place, content in {
+        CONFIG_FILE: encode(config),
+        KEYS_DIRECTORY / f"{selector}.acme.example.pem": pem,
+        CERTIFICATE_FILE: certificate,
+        CERTIFICATE_KEY_FILE: certificate_key,
+    }.items():
+        path = directory / "config" / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    (directory / "ca.pem").write_bytes(authority.pem)
+
+
+@contextlib.contextmanager
+def operator_at_work() -> Any:
+    """The operator's registry over HTTP, with something in every metric. Gives where it is."""
+    metrics = [each for each in vars(malote_operator.metrics).values() if isinstance(each, MetricWrapperBase)]
+    malote_operator.metrics.count_tenants([("Ready", "True"), ("Ready", "False"), ("Stalled", "True")])
+    malote_operator.metrics.count_sending_domains(["Verified", "RecordsMissing"])
+
+    def work() -> None:
+        for metric in metrics:
+            if metric in (malote_operator.metrics.TENANTS, malote_operator.metrics.SENDING_DOMAINS):
+                continue
+            series = metric.labels(*("some" for _ in metric._labelnames)) if metric._labelnames else metric
+            if isinstance(series, prometheus_client.Histogram):
+                series.observe(0.02)
+            elif isinstance(series, prometheus_client.Counter):
+                series.inc()
+            elif isinstance(series, prometheus_client.Gauge):
+                series.set(1)
+
+    timer: asyncio.TimerHandle | None = None
+    loop = asyncio.get_running_loop()
+
+    def again() -> None:
+        nonlocal timer
+        work()
+        timer = loop.call_later(SCRAPE_SECONDS, again)
+
+    again()
+    server, thread = prometheus_client.start_http_server(0, "127.0.0.1")
+    yield f"127.0.0.1:{server.server_port}"
+    if timer is not None:
+        timer.cancel()
+    server.shutdown()
+    server.server_close()
+    thread.join()
+    for metric in metrics:
+        if metric._labelnames:
+            metric.clear()
+
+
+@contextlib.asynccontextmanager
+async def prometheus_scraping(directory: Path, relay: str, operator: str) -> AsyncIterator[str]:
+    """Prometheus, ready. Gives the address of its API."""
+    labels = {"namespace": "malote-relays", "pod": f"{TENANT}-relay-0", "tenant": TENANT}
+    relays = {"targets": [relay], "labels": labels}
+    operators = {"targets": [operator], "labels": {"namespace": "malote-system", "pod": "malote-operator-0"}}
+    config = {
+        "global": {"scrape_interval": f"{int(SCRAPE_SECONDS * 1000)}ms", "evaluation_interval": "1s"},
+        "rule_files": [str(RULES)],
+        "scrape_configs": [
+            {"job_name": "malote-relays/malote-relay", "static_configs": [relays]},
+            {"job_name": "malote-system/malote-operator", "static_configs": [operators]},
+        ],
+    }
+    (directory / "prometheus.yaml").write_text(yaml.safe_dump(config))
+    arguments = (
+        f"--config.file={directory / 'prometheus.yaml'}",
+        f"--storage.tsdb.path={directory / 'tsdb'}",
+        "--web.listen-address=127.0.0.1:0",
+    )
+    async with running(program("prometheus"), *arguments) as process:
+        address = (await said(process, r'msg="Listening on" address=(\S+)'))[1]
+        await said(process, "ready to receive web requests")
+        yield address
+
+
+@contextlib.asynccontextmanager
+async def running(*argv: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process that ends with the block."""
+    process = await asyncio.create_subprocess_exec(*argv, stderr=asyncio.subprocess.PIPE, limit=1 << 20)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.communicate(), 15)
+        except TimeoutError:
+            process.kill()
+            await process.communicate()
+
+
+async def said(process: asyncio.subprocess.Process, pattern: str) -> re.Match[str]:
+    """The first line from here on, on standard error, in which the pattern is."""
+    assert process.stderr is not None
+    lines = ""
+    async with asyncio.timeout(20):
+        while line := (await process.stderr.readline()).decode():
+            if match := re.search(pattern, line):
+                return match
+            lines += line
+    raise AssertionError(f"a process ended without saying {pattern!r}:\n{lines}")
+
+
+async def silenced(process: asyncio.subprocess.Process) -> None:
+    """Read what a process says, so that its pipe does not fill up."""
+    assert process.stderr is not None
+    while await process.stderr.read(65_536):
+        pass
+
+
+@pytest.mark.parametrize("panel", ALL_PANELS, ids=str)
+async def test_every_query_gives_values(prometheus: Prometheus, panel: Panel) -> None:
+    query = panel.filled_in()
+    await prometheus.settled(query)
+    now = time.time()
+    drawn = await prometheus.get("query_range", query=query, start=f"{now - 5}", end=f"{now}", step="1")
+    assert drawn["resultType"] == "matrix"
+
+
+async def test_the_tenants_to_choose_from_are_those_with_a_relay(prometheus: Prometheus) -> None:
+    (variable,) = (each for each in dashboard("tenant")["templating"]["list"] if each["name"] == "tenant")
+    match = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["query"]["query"])
+    assert match
+    await prometheus.settled(match[1])
+    assert await prometheus.get(f"label/{match[2]}/values", **{"match[]": match[1]}) == [TENANT]
+
+
+async def test_the_hour_is_drawn_against_limit_and_tolerance(prometheus: Prometheus) -> None:
+    lines = {
+        target["legendFormat"]: Panel("", "", target["expr"]).filled_in()
+        for panel in dashboard("tenant")["panels"]
+        if panel["title"] == "The hour against its limit"
+        for target in panel["targets"]
+    }
+    over = f"{lines['charged and held']} >= {LIMIT + LIMIT * TOLERANCE_PERCENT // 100}"
+    await prometheus.settled(over)  # the load has used all there is
+    assert {name: (await prometheus.values(query))[0][1] for name, query in lines.items()} == {
+        "charged": LIMIT,
+        "charged and held": 72,
+        "limit": LIMIT,
+        "limit and tolerance": 72,
+    }
+
+
+async def test_results_classes_and_reasons_are_told_apart(prometheus: Prometheus) -> None:
+    def of(title: str) -> str:
+        return next(panel.filled_in() for panel in panels("tenant") if panel.title == title)
+
+    async def labels(title: str, label: str, *wanted: str) -> set[str]:
+        for each in wanted:
+            await prometheus.settled(
+                f'({of(title)}) and on ({label}) label_replace(vector(1), "{label}", "{each}", "", "")'
+            )
+        return {found[label] for found, value in await prometheus.values(of(title))}
+
+    assert await labels("Deliveries by result", "result", "delivered", "deferred", "failed") == {
+        "delivered",
+        "deferred",
+        "failed",
+    }
+    assert await labels("Bounces by class", "bounce_class", "bad-mailbox") == {"bad-mailbox"}
+    assert {"domain", "over_limit"} <= await labels("Refusals by reason", "reason", "domain", "over_limit")
+
+
+async def test_every_metric_named_exists(prometheus: Prometheus) -> None:
+    expressions = [panel.query for panel in ALL_PANELS] + [rule["expr"] for rule in rules()]
+    named = {name for text in expressions for name in re.findall(r"\b(?:malote|process)_\w+|\bup\b", text)}
+    assert len(named) > 20
+    await prometheus.settled("malote_deliveries_total")
+    assert named <= set(await prometheus.get("label/__name__/values"))
+
+
+async def test_every_alert_is_evaluated_without_error(prometheus: Prometheus) -> None:
+    for _ in range(20):
+        loaded = [rule for group in (await prometheus.get("rules"))["groups"] for rule in group["rules"]]
+        if all(rule["health"] != "unknown" for rule in loaded):
+            break
+        await asyncio.sleep(SCRAPE_SECONDS)
+    assert {rule["name"]: (rule["health"], rule.get("lastError", "")) for rule in loaded} == {
+        rule["alert"]: ("ok", "") for rule in rules()
+    }
+    for rule in rules():
+        await prometheus.get("query", query=rule["expr"])
+
+
+async def test_each_alert_fires_in_its_case_and_in_no_other() -> None:
+    done = await asyncio.create_subprocess_exec(
+        program("promtool"), "test", "rules", str(ALERT_CASES),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    said, _ = await done.communicate()
+    assert done.returncode == 0, said.decode()
+    fires = {
+        expected["alertname"]
+        for case in yaml.safe_load(ALERT_CASES.read_text())["tests"]
+        for expected in case["alert_rule_test"]
+        if expected["exp_alerts"]
+    }
+    assert fires == {rule["alert"] for rule in rules()}, "each alert needs a case in which it fires"
+
+
+@pytest.mark.parametrize("name", ["tenant", "operator"])
+async def test_a_dashboard_is_whole(name: str) -> None:
+    content = dashboard(name)
+    assert {path.stem for path in DASHBOARDS.glob("*.json")} == {"tenant", "operator"}
+    assert "malote" in content["tags"]
+    ids = [panel["id"] for panel in content["panels"]]
+    assert len(set(ids)) == len(ids)
+    taken: set[tuple[int, int]] = set()
+    for panel in content["panels"]:
+        where = panel["gridPos"]
+        cells = set(
+            itertools.product(range(where["x"], where["x"] + where["w"]), range(where["y"], where["y"] + where["h"]))
+        )
+        assert not taken & cells, f"{panel['title']} lies on another panel"
+        assert where["x"] + where["w"] <= 24
+        taken |= cells
+        if panel["type"] != "row":
+            assert panel["description"], panel["title"]
+            assert all(target["datasource"]["uid"] == "${datasource}" for target in panel["targets"])

@@ -1,0 +1,138 @@
+"""Asking the domain's own servers, over real sockets, in a made-up Internet."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from malote_dev.mailworld.dns import DnsServer
+from malote_operator.dns.lookup import Lookup
+from malote_operator.dns.model import Outcome
+from malote_operator.settings import Dns
+
+ADDRESS = "127.53.6.1"
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[DnsServer]:
+    async with DnsServer(ADDRESS) as server:
+        server.add_zone("acme.example")
+        yield server
+
+
+def lookup(world: DnsServer, *, allow: tuple[str, ...] = ("127.0.0.0/8",), timeout: float = 1.0) -> Lookup:
+    return Lookup(Dns(nameservers=(world.address,), port=world.port, allow_networks=allow, timeout=timeout))
+
+
+async def test_the_three_records_are_found_with_their_strings_joined(world: DnsServer) -> None:
+    key = "v=DKIM1; k=rsa; p=" + "A" * 400
+    world.set("acme.example", "TXT", "v=spf1 include:spf.example.net -all", "other")
+    world.set("m1._domainkey.acme.example", "TXT", key)
+    world.set("_dmarc.acme.example", "TXT", "v=DMARC1; p=none")
+    seen = await lookup(world).observe("acme.example", "m1")
+    assert set(seen.spf.texts) == {"v=spf1 include:spf.example.net -all", "other"}
+    assert seen.dkim is not None
+    assert seen.dkim.texts == (key,)
+    assert seen.dkim.name == "m1._domainkey.acme.example"
+    assert seen.dmarc.texts == ("v=DMARC1; p=none",)
+    assert {seen.spf.outcome, seen.dkim.outcome, seen.dmarc.outcome} == {Outcome.ANSWERED}
+
+
+async def test_names_and_types_that_do_not_exist_are_absent(world: DnsServer) -> None:
+    seen = await lookup(world).observe("acme.example", "m1")
+    assert seen.dkim is not None
+    assert {seen.spf.outcome, seen.dkim.outcome, seen.dmarc.outcome} == {Outcome.ABSENT}
+    nowhere = await lookup(world).observe("nowhere.example", None)
+    assert nowhere.spf.outcome is nowhere.dmarc.outcome is Outcome.ABSENT
+    assert nowhere.dkim is None
+
+
+async def test_a_record_that_appears_is_seen_at_the_next_look(world: DnsServer) -> None:
+    looking = lookup(world)
+    assert (await looking.observe("acme.example", None)).spf.outcome is Outcome.ABSENT
+    world.set("acme.example", "TXT", "v=spf1 -all", ttl=3600)
+    assert (await looking.observe("acme.example", None)).spf.texts == ("v=spf1 -all",)
+    world.set("acme.example", "TXT", "v=spf1 ~all", ttl=3600)
+    assert (await looking.observe("acme.example", None)).spf.texts == ("v=spf1 ~all",)
+
+
+@pytest.mark.parametrize("how", ["SERVFAIL", "REFUSED", "TIMEOUT"])
+async def test_a_failure_is_not_absence_and_the_other_records_are_still_seen(world: DnsServer, how: str) -> None:
+    world.set("acme.example", "TXT", "v=spf1 -all")
+    world.fail("_dmarc.acme.example", how)
+    seen = await lookup(world, timeout=0.4).observe("acme.example", None)
+    assert seen.dmarc.outcome is Outcome.FAILED
+    assert seen.dmarc.error
+    assert seen.spf.outcome is Outcome.ANSWERED
+
+
+@pytest.mark.parametrize("how", ["SERVFAIL", "REFUSED", "TIMEOUT"])
+async def test_when_only_the_domains_own_server_fails_it_is_named_with_what_it_said(
+    world: DnsServer, how: str
+) -> None:
+    async with DnsServer("127.53.6.2", world.port) as own:
+        own.add_zone("acme.example")
+        own.set("acme.example", "TXT", "v=spf1 -all")
+        own.fail("_dmarc.acme.example", how)
+        world.set("ns.acme.example", "A", own.address)
+        seen = await lookup(world, timeout=0.4).observe("acme.example", None)
+    assert seen.spf.texts == ("v=spf1 -all",)
+    assert seen.dmarc.outcome is Outcome.FAILED
+    assert own.address in seen.dmarc.error
+    assert {"TIMEOUT": "timed out"}.get(how, how) in seen.dmarc.error
+
+
+async def test_looking_up_ends_in_bounded_time_when_nobody_answers(world: DnsServer) -> None:
+    world.fail(".", "TIMEOUT")
+    async with asyncio.timeout(3):
+        seen = await lookup(world, timeout=0.3).observe("acme.example", "m1")
+    assert seen.dkim is not None
+    assert {seen.spf.outcome, seen.dkim.outcome, seen.dmarc.outcome} == {Outcome.FAILED}
+
+
+async def test_name_servers_at_internal_addresses_are_not_asked_unless_allowed(world: DnsServer) -> None:
+    world.set("acme.example", "TXT", "v=spf1 -all")
+    seen = await lookup(world, allow=()).observe("acme.example", None)
+    assert seen.spf.outcome is Outcome.FAILED
+    assert "internal addresses" in seen.spf.error
+    assert not any(query.rdtype == "TXT" for query in world.queries)
+
+
+async def test_the_servers_of_the_closest_zone_are_asked_not_the_resolver(world: DnsServer) -> None:
+    async with DnsServer("127.53.6.2", world.port) as child:
+        child.add_zone("sub.acme.example")
+        child.set("sub.acme.example", "TXT", "v=spf1 a -all")
+        world.set("sub.acme.example", "NS", "ns.sub.acme.example.")
+        world.set("ns.sub.acme.example", "A", child.address)
+        world.set("sub.acme.example", "TXT", "stale")
+        seen = await lookup(world).observe("sub.acme.example", None)
+        assert seen.spf.texts == ("v=spf1 a -all",)
+
+
+async def test_a_server_that_fails_gives_way_to_the_next(world: DnsServer) -> None:
+    world.set("acme.example", "NS", "dead.acme.example.", "ns.acme.example.")
+    world.set("dead.acme.example", "A", "127.53.6.77")
+    world.set("acme.example", "TXT", "v=spf1 -all")
+    seen = await lookup(world).observe("acme.example", None)
+    assert seen.spf.texts == ("v=spf1 -all",)
+
+
+async def test_cnames_are_followed_into_other_zones_and_told(world: DnsServer) -> None:
+    world.add_zone("dkim.example.net")
+    world.set("m1._domainkey.acme.example", "CNAME", "m1.t.dkim.example.net.")
+    world.set("m1.t.dkim.example.net", "TXT", "v=DKIM1; p=QQ==")
+    seen = await lookup(world).observe("acme.example", "m1")
+    assert seen.dkim is not None
+    assert seen.dkim.cname == ("m1.t.dkim.example.net",)
+    assert seen.dkim.texts == ("v=DKIM1; p=QQ==",)
+    world.delete("m1.t.dkim.example.net")
+    seen = await lookup(world).observe("acme.example", "m1")
+    assert seen.dkim is not None
+    assert (seen.dkim.cname, seen.dkim.texts) == (("m1.t.dkim.example.net",), ())
+
+
+async def test_a_circle_of_cnames_ends_as_a_failure(world: DnsServer) -> None:
+    world.set("_dmarc.acme.example", "CNAME", "a.acme.example.")
+    world.set("a.acme.example", "CNAME", "_dmarc.acme.example.")
+    seen = await lookup(world).observe("acme.example", None)
+    assert seen.dmarc.outcome is Outcome.FAILED

@@ -1,0 +1,185 @@
+"""What the relay is told, from what was decided."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tests.unit.operator.policy import worlds
+from tests.unit.operator.policy.test_tenant import IN_ORDER, decide, verdict
+from tests.unit.operator.policy.worlds import KEY, NO_SPF
+
+from malote_operator.render import relay_config
+from malote_operator.render.secrets import dkim_key, key_files, read_dkim_key, selector
+from malote_operator.settings import Egress, Rehearsal, Settings
+from malote_operator.settings import Relay as RelaySettings
+from malote_relay import config as relay
+from malote_relay import passwords
+
+SETTINGS = Settings()
+PASSWORDS = {"app": "open-sesame", "news": "second"}
+
+
+def told(
+    decision: Any = None, settings: Settings = SETTINGS, tenant: Any = None, plan: Any = None
+) -> relay.RelayConfig:
+    text = relay_config.render(
+        tenant or worlds.tenant(), plan or worlds.plan(), decision or decide(), PASSWORDS, settings
+    )
+    return relay.decode(text)
+
+
+def test_an_open_tenant_is_told_open_with_its_domain_and_key() -> None:
+    config = told()
+    assert config.submission == relay.Submission(open=True, reason="")
+    (domain,) = config.domains
+    assert (domain.name, domain.sending, domain.refusal) == ("acme.example", True, "")
+    assert domain.keys == (relay.DkimKey(selector=KEY.selector, file=f"{KEY.selector}.acme.example.pem"),)
+    assert config.hostname == "acme.smtp.example.net"
+    assert config.delivery.helo_name == "acme.out.example.net"
+
+
+def test_a_closed_tenant_is_told_why_and_which_domain_is_refused_with_what_words() -> None:
+    config = told(decide(replace(IN_ORDER, domains=(verdict(spf=NO_SPF),))))
+    assert config.submission == relay.Submission(open=False, reason="no domain of the tenant is verified yet")
+    (domain,) = config.domains
+    assert not domain.sending
+    assert domain.keys == ()
+    assert domain.refusal == "acme.example is not verified: SPF missing"
+
+
+def test_a_domain_whose_key_is_lost_is_refused_since_the_relay_would_refuse_the_whole_file() -> None:
+    decision = decide()
+    (lost,) = (replace(one, keys=()) for one in decision.domains)
+    (domain,) = told(replace(decision, domains=(lost,))).domains
+    assert not domain.sending
+    assert domain.refusal == "the DKIM key of acme.example cannot be read"
+
+
+@pytest.mark.parametrize(("suspend", "frozen"), [(None, False), ({"reason": "Abuse"}, True)])
+def test_without_its_plan_a_relay_closes_and_freezes_by_the_plan_that_it_had(suspend: Any, frozen: bool) -> None:
+    accounts = [{"name": "app", "suspended": True}, {"name": "other"}]
+    tenant = worlds.tenant(suspend=suspend, accounts=accounts) if suspend else worlds.tenant(accounts=accounts)
+    before = relay_config.render(
+        worlds.tenant(accounts=[{"name": "app"}, {"name": "news"}]),
+        worlds.plan(maxAccounts=2, messagesPerHour=700),
+        decide(replace(IN_ORDER, plan=worlds.plan(maxAccounts=2)), accounts=[{"name": "app"}, {"name": "news"}]),
+        PASSWORDS,
+        SETTINGS,
+    )
+    assert relay.decode(before).submission.open
+    decision = decide(replace(IN_ORDER, plan=None), tenant)
+    text = relay_config.render_without_plan(tenant, decision, before, SETTINGS)
+    assert text is not None
+    config = relay.decode(text)
+    assert not config.submission.open
+    assert config.submission.reason
+    assert config.delivery.frozen is frozen
+    assert config.plan == relay.decode(before).plan
+    (account,) = config.accounts
+    assert account.name == "app"
+    assert account.suspended
+    assert account.verifier == relay.decode(before).accounts[0].verifier
+    assert relay_config.render_without_plan(tenant, decision, text, SETTINGS) == text
+
+
+@pytest.mark.parametrize("previous", [b"", b"{}", b"nonsense"])
+def test_without_plan_and_previous_configuration_there_is_nothing_to_go_by(previous: bytes) -> None:
+    decision = decide(replace(IN_ORDER, plan=None))
+    assert relay_config.render_without_plan(worlds.tenant(), decision, previous, SETTINGS) is None
+
+
+def test_the_file_holds_verifiers_and_no_password() -> None:
+    text = relay_config.render(worlds.tenant(), worlds.plan(), decide(), PASSWORDS, SETTINGS)
+    (account,) = relay.decode(text).accounts
+    assert account.username == "app@acme"
+    assert passwords.matches("open-sesame", account.verifier)
+    assert not passwords.matches("second", account.verifier)
+    assert b"open-sesame" not in text
+
+
+def test_rendering_again_gives_the_same_bytes() -> None:
+    one, two = (relay_config.render(worlds.tenant(), worlds.plan(), decide(), PASSWORDS, SETTINGS) for _ in range(2))
+    assert one == two
+
+
+def test_equal_passwords_of_two_accounts_have_different_verifiers() -> None:
+    assert relay_config.account_verifier("a@acme", "x") != relay_config.account_verifier("b@acme", "x")
+
+
+def test_the_plans_limits_reach_the_relay() -> None:
+    plan = worlds.plan(
+        displayName="SMTP I", messagesPerHour=8000, tolerancePercent=5, overLimitReply="Temporary",
+        maxMessageBytes=100_000, maxRecipients=7, reportRetentionDays=30,
+    )  # fmt: skip
+    assert told(plan=plan).plan == relay.Plan(
+        name="smtp-1", display_name="SMTP I", messages_per_hour=8000, tolerance_percent=5,
+        over_limit_reply=relay.OverLimitReply.TEMPORARY, max_message_bytes=100_000, max_recipients=7,
+        report_retention_days=30,
+    )  # fmt: skip
+
+
+def test_the_tenants_wishes_reach_the_relay() -> None:
+    tenant = worlds.tenant(
+        accounts=[{"name": "app"}, {"name": "news", "class": "Bulk", "suspended": True}],
+        senderVerification={"mode": "List", "unknown": "Defer", "senders": ["a@acme.example"]},
+        suspend={"reason": "Abuse"},
+    )
+    plan = worlds.plan(maxAccounts=2)
+    config = told(decide(replace(IN_ORDER, plan=plan), tenant), tenant=tenant, plan=plan)
+    assert config.delivery.frozen
+    assert [(one.name, one.account_class.value, one.suspended) for one in config.accounts] == [
+        ("app", "Transactional", False),
+        ("news", "Bulk", True),
+    ]
+    assert config.sender_verification.mode is relay.SenderMode.LIST
+    assert config.sender_verification.unknown is relay.UnknownSender.DEFER
+    assert config.sender_verification.senders == ("a@acme.example",)
+
+
+def test_the_platforms_settings_reach_the_relay() -> None:
+    settings = Settings(
+        egress=Egress(source_address="192.0.2.1", smtp_port=2525, allow_networks=("127.0.0.0/8",)),
+        relay=RelaySettings(nameservers=("127.0.0.1",), dns_port=5353),
+        rehearsal=Rehearsal(clock_offset_seconds=3600),
+    )
+    config = told(settings=settings)
+    assert (config.delivery.source_address, config.delivery.smtp_port) == ("192.0.2.1", 2525)
+    assert config.delivery.allow_networks == ("127.0.0.0/8",)
+    assert (config.resolver.nameservers, config.resolver.port) == (("127.0.0.1",), 5353)
+    assert config.rehearsal.clock_offset_seconds == 3600
+
+
+def test_every_value_that_the_kinds_offer_is_one_the_relay_knows() -> None:
+    from malote_operator.api import plan as plan_api
+    from malote_operator.api import tenant as tenant_api
+
+    pairs = [
+        (plan_api.OverLimitReply, relay.OverLimitReply),
+        (tenant_api.AccountClass, relay.AccountClass),
+        (tenant_api.SenderMode, relay.SenderMode),
+        (tenant_api.UnknownSender, relay.UnknownSender),
+    ]
+    for offered, known in pairs:
+        assert {one.value for one in offered} == {one.value for one in known}
+
+
+def test_a_domain_named_by_two_objects_is_told_once_and_the_sending_one_wins() -> None:
+    sending, refused = verdict(), verdict(spf=NO_SPF)
+    decision = decide(replace(IN_ORDER, domains=(refused, sending)))
+    (domain,) = told(decision).domains
+    assert domain.sending
+
+
+def test_a_dkim_key_survives_its_secret() -> None:
+    secret = dkim_key(worlds.tenant(), worlds.domain(), KEY, b"PEM", SETTINGS)
+    assert secret["immutable"] is True
+    assert secret["metadata"]["name"] == f"acme-dkim-{KEY.selector}"
+    assert read_dkim_key(secret) == ("acme.example", KEY, b"PEM")
+    assert key_files([secret]) == {KEY.file_name("acme.example"): b"PEM"}
+
+
+def test_a_selector_derives_from_its_key() -> None:
+    assert selector(b"der") == "m" + hashlib.sha256(b"der").hexdigest()[:12]

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import pytest
+
+from malote_relay.delivery.classify import CLASSES, RULES, Verdict, classify, too_many_recipients
+from malote_relay.delivery.reply import Failure, parse
+
+REPLIES = [
+    ("550 5.1.1 The email account that you tried to reach does not exist. gsmtp", True, "bad-mailbox"),
+    (
+        "550 5.1.1 <x@d.example>: Recipient address rejected: User unknown in virtual mailbox table",
+        True,
+        "bad-mailbox",
+    ),
+    (
+        "550 5.1.10 RESOLVER.ADR.RecipientNotFound; Recipient x@d.example not found by SMTP address lookup",
+        True,
+        "bad-mailbox",
+    ),
+    ("550 Requested action not taken: mailbox unavailable", True, "bad-mailbox"),
+    ("553 sorry, no mailbox here by that name", True, "bad-mailbox"),
+    ("550 5.4.1 Recipient address rejected: Access denied", True, "bad-mailbox"),
+    ("556 5.1.10 d.example accepts no mail (null MX)", True, "bad-domain"),
+    ("550 5.1.2 Bad destination system", True, "bad-domain"),
+    ("550 5.2.1 The email account that you tried to reach is disabled.", True, "inactive"),
+    ("554 delivery error: dd This user doesn't have a yahoo.com account", True, "bad-mailbox"),
+    ("552 5.2.2 The email account that you tried to reach is over quota.", True, "quota"),
+    ("452 4.2.2 Mailbox full", False, "quota"),
+    ("552 5.3.4 Message size exceeds fixed limit", True, "too-big"),
+    ("550 5.7.26 This mail has been blocked because the sender is unauthenticated: DMARC", True, "auth"),
+    ("550 5.7.23 The message was rejected because of Sender Policy Framework violation", True, "auth"),
+    ("554 5.7.1 Service unavailable; Client host [192.0.2.1] blocked using zen.spamhaus.org", True, "spam"),
+    ("550 5.7.1 Message rejected as spam by Content Filtering.", True, "spam"),
+    ("550 5.7.1 Refused by local policy", True, "policy"),
+    ("554 5.7.1 <x@d.example>: Relay access denied", True, "routing"),
+    ("451 4.7.1 Greylisted, come back later", False, "greylist"),
+    ("450 4.2.0 <x@d.example>: Recipient address rejected: Greylisting in action", False, "greylist"),
+    ("421 4.7.28 Our system has detected an unusual rate of unsolicited mail", False, "rate-limit"),
+    ("421 4.7.0 [TSS04] Messages temporarily deferred due to unexpected volume", False, "rate-limit"),
+    ("452 4.5.3 Too many recipients", False, "rate-limit"),
+    ("530 5.7.0 Must issue a STARTTLS command first", True, "tls"),
+    ("554 5.4.6 Too many hops", True, "routing"),
+    ("554 transaction failed", True, "policy"),
+    ("451 4.3.0 Temporary server error", False, "greylist"),
+    ("500 what?", True, "other"),
+]
+
+
+@pytest.mark.parametrize(("reply", "permanent", "bounce_class"), REPLIES)
+def test_a_refusal_is_read(reply: str, permanent: bool, bounce_class: str) -> None:
+    assert classify(parse(reply)) == Verdict(permanent, bounce_class)
+
+
+def test_552_for_too_many_recipients_means_452() -> None:
+    """RFC 5321 section 4.5.3.1.10."""
+    assert classify(parse("552 too many recipients")) == Verdict(False, "rate-limit")
+
+
+def test_a_failure_of_ours_says_its_own_class_or_is_read_like_a_reply() -> None:
+    assert classify(Failure("451 4.4.2 gone", "connection")) == Verdict(False, "connection")
+    greeting = Failure("554 5.7.1 blocked using zen.spamhaus.org (mx[192.0.2.1], greeting)", "", permanent=True)
+    assert classify(greeting) == Verdict(True, "spam")
+
+
+def test_every_rule_names_a_known_class_and_every_class_can_be_reached() -> None:
+    named = {rule.bounce_class for rule in RULES}
+    assert named <= set(CLASSES)
+    assert set(CLASSES) - named == {"other"}
+
+
+@pytest.mark.parametrize(
+    ("words", "crowded"),
+    [
+        ("452 4.5.3 Error: too many recipients", True),
+        ("552 5.5.3 too many", True),
+        ("452 Too many recipients", True),
+        ("552 recipients limit", True),
+        ("452 4.2.2 mailbox full", False),
+        ("452 4.2.2 the recipients' mailbox is full", False),
+        ("452 out of room", False),
+        ("550 5.5.3 too many recipients", False),
+    ],
+)
+def test_too_many_recipients_in_a_transaction_is_told_from_other_refusals(words: str, crowded: bool) -> None:
+    assert too_many_recipients(parse(words)) is crowded
+    if crowded:
+        assert classify(parse(words)) == Verdict(False, "rate-limit")

@@ -1,0 +1,32 @@
+"""The clock can be rehearsed, and its being moved is noticed."""
+
+from __future__ import annotations
+
+import time
+
+from malote_relay.clock import StepWatch, SystemClock
+
+
+def test_the_offset_counts_at_once() -> None:
+    clock = SystemClock(100.0)
+    assert abs(clock.now() - time.time() - 100) < 1
+    clock.offset = 0.0
+    assert abs(clock.now() - time.time()) < 1
+
+
+def test_a_step_is_noticed_once_and_drift_is_not() -> None:
+    class Fake:
+        value = 1000.0
+
+        def now(self) -> float:
+            return self.value
+
+    clock, monotonic = Fake(), [0.0]
+    watch = StepWatch(clock, lambda: monotonic[0])
+    monotonic[0], clock.value = 60.0, 1061.0
+    assert watch.step() == 0.0
+    monotonic[0], clock.value = 120.0, 1121.0 + 7200
+    assert watch.step() == 7200.0
+    assert watch.step() == 0.0
+    clock.value -= 600
+    assert watch.step() == -600.0

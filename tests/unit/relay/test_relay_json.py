@@ -1,0 +1,128 @@
+"""What cannot work is refused when it is read, in words that name the field and say what to write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from malote_relay import passwords
+from malote_relay.config import Account, ConfigError, Delivery, DkimKey, Domain, Plan, RelayConfig, decode, encode
+
+GOOD = RelayConfig(
+    tenant="acme",
+    hostname="acme.smtp.example",
+    plan=Plan(name="smtp-1", messages_per_hour=100),
+    delivery=Delivery(helo_name="out.acme.example", source_address="192.0.2.1", allow_networks=("10.0.0.0/8",)),
+    accounts=(Account(name="app", username="app@acme", verifier=passwords.verifier("secret")),),
+    domains=(Domain(name="acme.example", sending=True, keys=(DkimKey(selector="m1", file="m1.acme.example.pem"),)),),
+)
+
+
+def refusal(path: str, value: Any) -> str:
+    """What is said of the good configuration with one value replaced."""
+    tree = msgspec.json.decode(encode(GOOD))
+    place: Any = tree
+    *way, last = (int(step) if step.isdigit() else step for step in path.split("."))
+    for step in way:
+        place = place[step] if isinstance(step, int) else place.setdefault(step, {})
+    place[last] = value
+    with pytest.raises(ConfigError) as raised:
+        decode(msgspec.json.encode(tree))
+    return str(raised.value)
+
+
+def test_what_is_written_is_read() -> None:
+    assert decode(encode(GOOD)) == GOOD
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("limits.commandTimeout", -1),
+        ("limits.dataTimeout", 0),
+        ("limits.maxSessions", 0),
+        ("limits.minFreeBytes", -1),
+        ("plan.messagesPerHour", 0),
+        ("plan.maxMessageBytes", -5),
+        ("plan.reportRetentionDays", 0),
+        ("plan.tolerancePercent", -1),
+        ("delivery.maxConnections", 0),
+        ("delivery.firstRetrySeconds", 0),
+        ("delivery.maxAgeSeconds", -1),
+        ("delivery.smtpPort", 70_000),
+        ("resolver.timeout", 0),
+        ("resolver.port", 0),
+        ("senderVerification.timeout", -0.5),
+        ("senderVerification.presentTtl", -1),
+        ("listen.observePort", -1),
+    ],
+)
+def test_a_number_out_of_bounds_is_named_with_its_bound(path: str, value: float) -> None:
+    said = refusal(path, value)
+    assert said.endswith(f"`$.{path}`")
+    assert "=" in said or ">" in said
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("hostname", "", "hostname: '' is not a host name: write the name clients connect to"),
+        ("hostname", "a b.example", "hostname: 'a b.example' is not a host name"),
+        ("delivery.heloName", "", "delivery.heloName: '' is not a host name: write the name that the address"),
+        ("delivery.heloName", "x.example\r\nMAIL FROM:<>", "delivery.heloName: "),
+        ("delivery.heloName", "x.example\n", "delivery.heloName: "),
+        ("delivery.heloName", "a_b.example", "delivery.heloName: "),
+        (
+            "delivery.sourceAddress",
+            "nonsense",
+            "delivery.sourceAddress: 'nonsense' is not an IP address: write one of",
+        ),
+        (
+            "senderVerification.sourceAddress",
+            "1.2.3",
+            "senderVerification.sourceAddress: '1.2.3' is not an IP address",
+        ),
+        ("listen.address", "localhost", "listen.address: 'localhost' is not an IP address"),
+        ("resolver.nameservers", ["127.0.0.1", "ns"], "resolver.nameservers[1]: 'ns' is not an IP address"),
+        (
+            "delivery.allowNetworks",
+            ["10.0.0.1/8"],
+            "delivery.allowNetworks[0]: 10.0.0.1/8 has host bits set: write a",
+        ),
+        ("domains.0.name", "ácme.example", "domains[0].name: 'ácme.example' is not a domain name: write it in ASCII"),
+        ("domains.0.keys.0.selector", "a b", "domains[0].keys: 'a b' is not a selector"),
+        ("domains.0.keys.0.file", "../x.pem", "domains[0].keys: '../x.pem' is not a plain file name in keys/"),
+        ("domains.0.keys.0.file", "", "domains[0].keys: '' is not a plain file name in keys/"),
+        ("tenant", "", "length >= 1 - at `$.tenant`"),
+    ],
+)
+def test_what_would_fail_in_use_is_refused_with_what_to_write(path: str, value: Any, said: str) -> None:
+    assert said in refusal(path, value)
+
+
+@pytest.mark.parametrize(
+    "verifier",
+    [
+        "",
+        "nonsense",
+        "sha256:c2FsdA==",
+        "sha256:c2FsdA==:dG9vIHNob3J0",
+        "md5:" + passwords.verifier("x")[7:],
+        "a:b:c",
+    ],
+)
+def test_a_verifier_in_no_known_form_is_refused_without_being_shown(verifier: str) -> None:
+    said = refusal("accounts.0.verifier", verifier)
+    assert said.startswith(
+        "relay.json: accounts[0].verifier (app) is none: write what malote_relay.passwords.verifier"
+    )
+    assert not verifier or verifier not in said
+
+
+@pytest.mark.parametrize("password", ["", "secret", "é" * 100])
+def test_every_verifier_that_is_made_is_taken(password: str) -> None:
+    account = msgspec.structs.replace(GOOD.accounts[0], verifier=passwords.verifier(password))
+    config = msgspec.structs.replace(GOOD, accounts=(account,))
+    assert decode(encode(config)) == config
