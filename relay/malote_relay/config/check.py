@@ -1,0 +1,118 @@
+"""What no type can say: values that would only be found wrong in use. Pure."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import ipaddress
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from malote_relay.config.model import RelayConfig
+from malote_relay.config.tenant import DkimKey
+
+KEYS_DIRECTORY: Final = Path("keys")
+
+
+def complaint(config: RelayConfig) -> str:
+    """The field that is wrong and what to write instead; "" for nothing."""
+    return next((said for check in _CHECKS if (said := check(config))), "")
+
+
+def _names(config: RelayConfig) -> str:
+    if not is_host_name(config.hostname):
+        return f"hostname: {config.hostname!r} is not a host name: write the name clients connect to"
+    helo_name = config.delivery.helo_name
+    if not is_host_name(helo_name):
+        return (
+            f"delivery.heloName: {helo_name!r} is not a host name: write the name that the address mail "
+            "leaves from has in the DNS"
+        )
+    return ""
+
+
+def _addresses(config: RelayConfig) -> str:
+    for field, address in (
+        ("delivery.sourceAddress", config.delivery.source_address),
+        ("senderVerification.sourceAddress", config.sender_verification.source_address),
+        ("listen.address", config.listen.address),
+    ):
+        if address and not is_address(address):
+            return f'{field}: {address!r} is not an IP address: write one of this machine, or "" for any'
+    for number, address in enumerate(config.resolver.nameservers):
+        if not is_address(address):
+            return f"resolver.nameservers[{number}]: {address!r} is not an IP address: a resolver is named by one"
+    return network_complaint("delivery.allowNetworks", config.delivery.allow_networks)
+
+
+def _accounts(config: RelayConfig) -> str:
+    for number, account in enumerate(config.accounts):
+        if not _is_verifier(account.verifier):  # not quoted: it might be a password
+            return (
+                f"accounts[{number}].verifier ({account.name}) is none: write what malote_relay.passwords.verifier "
+                "makes of the password (sha256:SALT:DIGEST)"
+            )
+    return ""
+
+
+def _domains(config: RelayConfig) -> str:
+    for number, domain in enumerate(config.domains):
+        if not _NAME.fullmatch(domain.name):
+            return f"domains[{number}].name: {domain.name!r} is not a domain name: write it in ASCII (xn--...)"
+        for key in domain.keys:
+            if said := key_complaint(f"domains[{number}].keys", key):
+                return said
+    return ""
+
+
+def key_complaint(field: str, key: DkimKey) -> str:
+    """What is wrong with a key's names."""
+    if not _NAME.fullmatch(key.selector):
+        return f"{field}: {key.selector!r} is not a selector: write letters, digits and hyphens"
+    if "/" in key.file or key.file.startswith(".") or not key.file:
+        return f"{field}: {key.file!r} is not a plain file name in {KEYS_DIRECTORY}/"
+    return ""
+
+
+def network_complaint(field: str, networks: Sequence[str]) -> str:
+    """What is wrong with one of a field's networks."""
+    for number, network in enumerate(networks):
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            return f"{field}[{number}]: {error}: write a network like 10.0.0.0/8"
+    return ""
+
+
+_CHECKS: Final[tuple[Callable[[RelayConfig], str], ...]] = (_names, _addresses, _accounts, _domains)
+
+
+_NAME: Final = re.compile(r"(?!.{254})[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*")
+"""Labels of letters, digits and hyphens (RFC 1123 section 2.1); underscores are found in domains and selectors."""
+
+
+def is_host_name(name: str) -> bool:
+    """Whether it is a name that a host may have."""
+    return "_" not in name and _NAME.fullmatch(name) is not None
+
+
+def is_address(text: str) -> bool:
+    """Whether it is an IP address of either family."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_verifier(text: str) -> bool:
+    """Whether it is in the form that `malote_relay.passwords` writes and reads."""
+    scheme, *parts = text.split(":")
+    try:
+        salt, digest = (base64.b64decode(part, validate=True) for part in parts)
+    except (ValueError, binascii.Error):
+        return False
+    return scheme == "sha256" and bool(salt) and len(digest) == hashlib.sha256().digest_size
