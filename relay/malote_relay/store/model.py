@@ -9,10 +9,13 @@ queued any more its content goes; its events stay for the reports until `report_
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import sqlite3
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
 
 Hour = int
 """A clock hour in UTC: whole hours since the epoch."""
@@ -26,6 +29,46 @@ class DiskFull(StoreError):
     """Nothing was stored because there is no room: the client gets 452 4.3.1 and tries again."""
 
 
+class Notify(enum.Flag):
+    """When the sender wants to hear of a recipient (RFC 3461 section 4.1). `NEVER` stands alone.
+
+    `DEFAULT` is what holds when the client asked for nothing: failures, and delays.
+    """
+
+    NEVER = 0
+    SUCCESS = 1
+    FAILURE = 2
+    DELAY = 4
+    DEFAULT = 6
+
+
+class Return(enum.StrEnum):
+    """How much of the message a notification brings back (RFC 3461 section 4.3); "" when the client did not say."""
+
+    UNSAID = ""
+    FULL = "FULL"
+    HEADERS = "HDRS"
+
+
+@dataclass(frozen=True, slots=True)
+class DsnRequest:
+    """What the client asked for with DSN (RFC 3461) for one recipient: to be kept, honoured, and passed on.
+
+    `orcpt` is the parameter's value as it came (`rfc822;xtext`), `envid` the message's (xtext); "" for none. `asked`
+    is whether NOTIFY was given at all.
+    """
+
+    notify: Notify = Notify.DEFAULT
+    asked: bool = False
+    orcpt: str = ""
+    envid: str = ""
+    ret: Return = Return.UNSAID
+
+
+NO_DSN = DsnRequest()
+"""The client asked for nothing, as most do."""
+
+
 @dataclass(frozen=True, slots=True)
 class NewRecipient:
     """A recipient as accepted, charged to `hour`.
@@ -36,6 +79,7 @@ class NewRecipient:
     address: str
     hour: Hour
     not_before: float = 0.0
+    dsn: DsnRequest = NO_DSN
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +121,9 @@ class Queued:
     """When the first attempt was allowed: age limits and delivery times count from here, not from acceptance."""
     attempts: int
     next_attempt_at: float
+    dsn: DsnRequest = NO_DSN
+    told_of_delay: bool = False
+    """Whether the sender has been told that it takes longer."""
 
 
 class Result(enum.StrEnum):
@@ -102,6 +149,8 @@ class Outcome:
     host: str = ""
     tls: str = ""
     next_attempt_at: float = 0.0
+    told_of_delay: bool = False
+    """Whether, with this outcome, the sender is told that it takes longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,4 +272,19 @@ class Store(Protocol):
 
     async def prune(self, before: float) -> int:
         """Drop events and hours older than `before`; returns how many rows."""
+        ...
+
+
+class Tables(Protocol):
+    """The database of a store, for parts of the relay that keep tables of their own in it."""
+
+    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` in a transaction of its own, in the order of all writing; its answer after commit and sync.
+
+        For tables that only one part of the relay knows. `work` may run again after a full disk. Raises StoreError.
+        """
+        ...
+
+    async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a query on what is committed. Keep it short: other readers wait for it."""
         ...

@@ -18,7 +18,6 @@ from malote_relay.store import schema
 from malote_relay.store.layout import Layout, sync_directory
 from malote_relay.store.model import StoreError
 
-_TABLES: Final = ("messages", "recipients", "hours", "events")
 _UNREADABLE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 """What reading a damaged table ends with (the last: its definition is gone). Everything else, like a failing disk or
 too little room, says nothing about the table and must not pass for its end."""
@@ -91,7 +90,7 @@ def _told(database: Path) -> tuple[dict[str, int], set[str]]:
     try:
         counts = {
             table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608
-            for table in _TABLES
+            for table in _tables(connection)
         }
         return counts, {name for (name,) in connection.execute("SELECT id FROM messages WHERE content IS NULL")}
     finally:
@@ -105,11 +104,14 @@ def _copy(damaged: Path, target: Path) -> None:
     try:
         schema.migrate(fresh)
         fresh.execute("BEGIN IMMEDIATE")
-        for table in _TABLES:
+        for table in _tables(fresh):
             for row in _readable(damaged, table):
-                values = ", ".join("?" * len(row))
+                columns, values = ", ".join(row), ", ".join("?" * len(row))
                 try:
-                    fresh.execute(f"INSERT OR IGNORE INTO {table} VALUES ({values})", row)  # noqa: S608
+                    fresh.execute(
+                        f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({values})",  # noqa: S608
+                        tuple(row.values()),
+                    )
                 except sqlite3.IntegrityError:  # a damaged row that breaks a rule of the table
                     continue
         fresh.execute("DELETE FROM recipients WHERE id >> 16 NOT IN (SELECT seq FROM messages)")
@@ -119,14 +121,25 @@ def _copy(damaged: Path, target: Path) -> None:
         fresh.close()
 
 
-def _readable(damaged: Path, table: str) -> Iterator[tuple[Any, ...]]:
-    """The rows before the first damaged page and, from the other end, those after the last."""
+def _tables(connection: sqlite3.Connection) -> list[str]:
+    found = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+    return [name for (name,) in found]
+
+
+def _readable(damaged: Path, table: str) -> Iterator[dict[str, Any]]:
+    """The rows before the first damaged page and, from the other end, those after the last, by column.
+
+    A database of an older release has fewer columns, or no such table at all.
+    """
     for direction in ("ASC", "DESC"):
         connection: sqlite3.Connection | None = None
         try:
             connection = schema.connect(damaged, read_only=True)
             connection.text_factory = lambda text: text.decode(errors="replace")
-            yield from connection.execute(f"SELECT * FROM {table} NOT INDEXED ORDER BY rowid {direction}")  # noqa: S608
+            rows = connection.execute(f"SELECT * FROM {table} NOT INDEXED ORDER BY rowid {direction}")  # noqa: S608
+            columns = [name for name, *_ in rows.description]
+            for row in rows:
+                yield dict(zip(columns, row, strict=True))
         except sqlite3.DatabaseError as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _UNREADABLE:
                 raise

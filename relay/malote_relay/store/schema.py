@@ -74,7 +74,12 @@ CREATE TABLE events (
 CREATE INDEX events_by_time ON events (at);
 """
 
-MIGRATIONS: Final[tuple[str, ...]] = (_TABLES,)
+_DSN = """
+ALTER TABLE recipients ADD COLUMN dsn TEXT NOT NULL DEFAULT '';  -- what the client asked for (see `requests`)
+ALTER TABLE recipients ADD COLUMN told_of_delay INTEGER NOT NULL DEFAULT 0;
+"""
+
+MIGRATIONS: Final[tuple[str, ...]] = (_TABLES, _DSN)
 """Script number n turns version n into n + 1; `PRAGMA user_version` says where a file stands."""
 
 _OLDEST_SQLITE: Final = (3, 35, 0)  # RETURNING

@@ -18,11 +18,11 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from malote_relay.store import recovery, schema, transactions
 from malote_relay.store.layout import Layout
@@ -41,9 +41,12 @@ from malote_relay.store.writer import Alone, Keep, Operation, Record, Writer
 SMALL_CONTENT: Final = 256 * 1024
 """Up to so many bytes content goes into the database; larger content comes as a file in `incoming`."""
 
+_PRUNE_ROWS: Final = 5000
 _CACHED_BYTES: Final = 8 * 1024 * 1024
 _LOCK_SECONDS: Final = 10.0
 _FILE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,100}")
+
+T = TypeVar("T")
 
 
 class SqliteStore:
@@ -143,9 +146,19 @@ class SqliteStore:
     async def prune(self, before: float) -> int:
         """Drop events and hours older than `before`, in transactions short enough for others to get between."""
         total = 0
-        while rows := await self._submit(Alone(before)):
+        while rows := await self.write(partial(transactions.prune, before=before, limit=_PRUNE_ROWS)):
             total += rows
         return total
+
+    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` in a transaction of its own; see `model.Tables`."""
+        answer: T = await self._submit(Alone(work))
+        return answer
+
+    async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a query on what is committed; see `model.Tables`."""
+        answer: T = await self._read(query)
+        return answer
 
     async def due(
         self, now: float, limit: int, *, excluding: Iterable[int] = (), excluding_domains: Collection[str] = ()

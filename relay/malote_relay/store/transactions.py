@@ -25,6 +25,7 @@ from malote_relay.store.model import (
     Result,
 )
 from malote_relay.store.names import domain_of
+from malote_relay.store.requests import packed, unpacked
 from malote_relay.store.schema import (
     EIGHT_BIT,
     RECIPIENT_BITS,
@@ -107,7 +108,8 @@ def insert(connection: sqlite3.Connection, batch: Sequence[Kept]) -> list[list[Q
             released_at = max(message.received_at, recipient.not_before)
             hour = recipient.hour if kept.charged else None
             address = recipient.address
-            recipients.append((base + place, address, domain_of(address), hour, released_at, released_at))
+            dsn = packed(recipient.dsn)
+            recipients.append((base + place, address, domain_of(address), hour, released_at, released_at, dsn))
             if kept.charged:
                 hours[recipient.hour] += 1
                 if recipient.not_before > 0:
@@ -126,6 +128,7 @@ def insert(connection: sqlite3.Connection, batch: Sequence[Kept]) -> list[list[Q
                     released_at,
                     0,
                     released_at,
+                    recipient.dsn,
                 )
             )
         answer.append(queued)
@@ -133,7 +136,7 @@ def insert(connection: sqlite3.Connection, batch: Sequence[Kept]) -> list[list[Q
         connection.execute(f"INSERT INTO messages VALUES {_values(chunk)}", _flat(chunk))  # noqa: S608 - only "?"
     for chunk in _chunks(recipients):
         connection.execute(
-            "INSERT INTO recipients (id, address, domain, hour, released_at, next_attempt_at)"  # noqa: S608
+            "INSERT INTO recipients (id, address, domain, hour, released_at, next_attempt_at, dsn)"  # noqa: S608
             f" VALUES {_values(chunk)}",
             _flat(chunk),
         )
@@ -171,7 +174,7 @@ def record(connection: sqlite3.Connection, outcomes: Sequence[Outcome]) -> Ended
             )
         )
         if outcome.result is Result.DEFERRED:
-            deferred.append((recipient.id, outcome.next_attempt_at))
+            deferred.append((recipient.id, outcome.next_attempt_at, outcome.told_of_delay))
         else:
             ended.append(recipient.id)
     for chunk in _chunks(events):
@@ -187,7 +190,8 @@ def record(connection: sqlite3.Connection, outcomes: Sequence[Outcome]) -> Ended
     newly_deferred = 0
     for chunk in _chunks(deferred):
         rows = connection.execute(
-            "UPDATE recipients SET attempts = attempts + 1, next_attempt_at = v.column2"  # noqa: S608
+            "UPDATE recipients SET attempts = attempts + 1, next_attempt_at = v.column2,"  # noqa: S608
+            " told_of_delay = max(told_of_delay, v.column3)"
             f" FROM (VALUES {_values(chunk)}) AS v WHERE recipients.id = v.column1 RETURNING attempts",
             _flat(chunk),
         ).fetchall()
@@ -269,7 +273,7 @@ def due(
     """Recipients whose time has come, by time and then arrival. Walks the index; contents are never read."""
     rows = connection.execute(
         "SELECT r.id, m.id, r.address, m.reverse_path, m.account, m.size, m.flags, m.received_at,"
-        " r.released_at, r.attempts, r.next_attempt_at"
+        " r.released_at, r.attempts, r.next_attempt_at, r.dsn, r.told_of_delay"
         " FROM (SELECT * FROM recipients INDEXED BY recipients_by_time WHERE next_attempt_at <= ?1"
         " AND id NOT IN (SELECT value FROM json_each(?2)) AND domain NOT IN (SELECT value FROM json_each(?3))"
         " ORDER BY next_attempt_at, id LIMIT ?4) AS r"
@@ -290,6 +294,8 @@ def due(
             released_at,
             attempts,
             next_attempt_at,
+            unpacked(dsn),
+            bool(told_of_delay),
         )
         for (
             number,
@@ -303,6 +309,8 @@ def due(
             released_at,
             attempts,
             next_attempt_at,
+            dsn,
+            told_of_delay,
         ) in rows
     ]
 

@@ -25,7 +25,6 @@ from malote_relay.store.transactions import Ended, Kept
 _BATCH: Final = 512
 _RETRY_SECONDS: Final = 0.5
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
-_PRUNE_ROWS: Final = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +46,8 @@ class Record:
 class Alone:
     """An operation in a transaction of its own."""
 
-    work: Respread | ClockBack | float
-    """The last: prune what is older."""
+    work: Respread | ClockBack | Callable[[sqlite3.Connection], Any]
+    """The last: anything that changes nothing of what waits; its answer is the operation's."""
 
 
 Operation = Keep | Record | Alone
@@ -192,9 +191,10 @@ class Writer:
         answers = iter(queued)
         return [next(answers) if isinstance(operation, Keep) else ended.messages for operation in operations]
 
-    def _alone(self, operation: Alone) -> int:
+    def _alone(self, operation: Alone) -> Any:
         connection, work, tally = self._connection, operation.work, self.tally
         held: dict[Hour, int] = {}
+        changed: Any
         connection.execute("BEGIN IMMEDIATE")
         try:
             if isinstance(work, Respread):
@@ -203,7 +203,7 @@ class Writer:
             elif isinstance(work, ClockBack):
                 changed = transactions.bring_forward(connection, work)
             else:
-                changed = transactions.prune(connection, work, _PRUNE_ROWS)
+                changed = work(connection)
             connection.execute("COMMIT")
         except BaseException:
             self._roll_back()

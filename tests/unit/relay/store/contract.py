@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
@@ -14,14 +15,17 @@ import pytest
 
 from malote_relay.store.model import (
     ClockBack,
+    DsnRequest,
     HourCharge,
     NewMessage,
     NewRecipient,
+    Notify,
     Outcome,
     Queued,
     QueueState,
     Respread,
     Result,
+    Return,
     Store,
     StoreError,
 )
@@ -110,6 +114,33 @@ class StoreContract:
             queued.id, "m-full", "Ü@x.example", "", "news", 4711, True, True, NOW, NOW, 0, NOW
         )  # fmt: skip
         assert await store.due(NOW, 10) == [queued]
+
+    async def test_what_a_client_asked_for_with_dsn_is_kept_for_each_recipient(
+        self, make_store: Callable[[], Store]
+    ) -> None:
+        asked = DsnRequest(Notify.SUCCESS | Notify.DELAY, True, "rfc822;b+2Bc@x.example", "QQ314159", Return.HEADERS)
+        never = DsnRequest(Notify.NEVER, True)
+        store = make_store()
+        await store.open()
+        recipients = [NewRecipient("b+c@x.example", HOUR, dsn=asked), NewRecipient("d@x.example", HOUR, dsn=never)]
+        queued = await store.accept(message(recipients))
+        await store.close()
+        store = make_store()
+        await store.open()
+        try:
+            assert [one.dsn for one in queued] == [asked, never]
+            assert [one.dsn for one in await store.due(NOW, 10)] == [asked, never]
+        finally:
+            await store.close()
+
+    async def test_who_was_told_of_a_delay_stays_told(self, store: Store) -> None:
+        (queued,) = await store.accept(message())
+        told = dataclasses.replace(deferred(queued, NOW + 60), told_of_delay=True)
+        await store.record([told])
+        (again,) = await store.due(NOW + 60, 10)
+        await store.record([deferred(again, NOW + 120)])
+        (later,) = await store.due(NOW + 120, 10)
+        assert [again.told_of_delay, later.told_of_delay] == [True, True]
 
     async def test_hours_are_charged_with_the_message_and_known_after_a_restart(
         self, make_store: Callable[[], Store]

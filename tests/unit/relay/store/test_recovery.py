@@ -195,3 +195,17 @@ async def test_contents_whose_database_is_gone_are_kept(tmp_path: Path) -> None:
     await store.close()
     assert "there was no database" in said
     assert (tmp_path / "quarantine" / "big").read_bytes() == _BIG
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+async def test_the_spool_of_an_older_release_goes_on(tmp_path: Path, damaged: bool) -> None:
+    await spool_with_mail(tmp_path)
+    connection = sqlite3.connect(tmp_path / "relay.db")
+    for column in ("dsn", "told_of_delay"):
+        connection.execute(f"ALTER TABLE recipients DROP COLUMN {column}")
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    if damaged:
+        damage_an_index(tmp_path)
+    said = await assert_all_there(tmp_path)
+    assert bool(said) == damaged

@@ -276,3 +276,21 @@ async def test_a_long_queue_is_cheap_to_ask(tmp_path: Path) -> None:
     assert addresses(fast) == ["fast@x.example"]
     assert (state.ready, state.held) == (100_001, 100_000)
     assert elapsed < 0.5
+
+
+async def test_a_part_with_a_table_of_its_own_writes_and_reads_through_the_store(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+    await store.open()
+    try:
+        await store.write(lambda tables: tables.execute("CREATE TABLE notes (text)"))
+        await store.write(lambda tables: tables.execute("INSERT INTO notes VALUES ('kept')"))
+        with pytest.raises(StoreError):
+            await store.write(_half)
+        assert await store.read(lambda tables: tables.execute("SELECT text FROM notes").fetchall()) == [("kept",)]
+    finally:
+        await store.close()
+
+
+def _half(tables: sqlite3.Connection) -> None:
+    tables.execute("INSERT INTO notes VALUES ('half of it')")
+    raise ValueError("the rest could not be made")
