@@ -27,6 +27,7 @@ import uvloop
 from malote_relay import logs
 from malote_relay.clock import StepWatch, SystemClock
 from malote_relay.config import ConfigError, RelayConfig, is_address
+from malote_relay.delivery.notices import Kind
 from malote_relay.delivery.retry import JITTER
 from malote_relay.delivery.route import Policy
 from malote_relay.delivery.scheduler import Scheduler
@@ -91,7 +92,15 @@ class Relay:
         self._resolver = Resolver(config.resolver)
         self._probe = CalloutProbe(self._resolver, config)
         self._senders = Senders(config, self._probe, self.metrics)
-        self._scheduler = Scheduler(self._store, config, self._resolver, clock=self._clock.now, observer=self._count)
+        self._scheduler = Scheduler(
+            self._store,
+            config,
+            self._resolver,
+            clock=self._clock.now,
+            observer=self._count,
+            sign=self._sign_notice,
+            noticed=self._count_notice,
+        )
         self._door = Door(
             rules=Rules(config),
             signer=self._loaded.signer,
@@ -217,6 +226,13 @@ class Relay:
         self.metrics.deliveries.labels(outcome.result.value, outcome.bounce_class).inc()
         if outcome.result is Result.DELIVERED:
             self.metrics.delivery_seconds.observe(max(0.0, outcome.at - outcome.recipient.released_at))
+
+    def _count_notice(self, kind: Kind, sent: bool) -> None:
+        self.metrics.notices.labels(kind.value, "sent" if sent else "withheld").inc()
+
+    async def _sign_notice(self, domain: str, content: bytes) -> bytes:
+        signer = self._loaded.notice_signer
+        return await signer.sign(domain, content) if signer.has_key(domain) else b""
 
     async def _housekeeping(self) -> None:
         turn = 0

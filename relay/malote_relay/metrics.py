@@ -44,6 +44,8 @@ class Callout(enum.StrEnum):
     RATE_LIMITED = "rate_limited"
 
 
+NOTICE_KINDS = ("failed", "delayed", "relayed", "summary")
+
 QUEUE_STATES = ("ready", "deferred", "held")
 
 _DELIVERY_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14_400, 86_400, 432_000)
@@ -76,6 +78,12 @@ class Metrics:
             "malote_delivery_seconds",
             "From the time a recipient was released to its delivery.",
             buckets=_DELIVERY_SECONDS,
+            registry=registry,
+        )
+        self.notices = Counter(
+            "malote_notices",
+            "Notices to senders (DSN) by what they tell: sent, or withheld because their sender had too many.",
+            ["kind", "result"],
             registry=registry,
         )
         self.queue_messages = Gauge(
@@ -119,6 +127,9 @@ class Metrics:
             self.messages_refused.labels(reason.value)
         for result in Callout:
             self.callouts.labels(result.value)
+        for kind in NOTICE_KINDS:
+            self.notices.labels(kind, "sent")
+            self.notices.labels(kind, "withheld")
         for state in QUEUE_STATES:
             self.queue_messages.labels(state)
 

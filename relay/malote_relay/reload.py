@@ -48,6 +48,7 @@ class Loaded:
     config: RelayConfig
     hash: str
     signer: Signer
+    notice_signer: Signer
     context: ssl.SSLContext
     oldest_key: float | None
     """When the oldest signing key's file was written, in epoch seconds; None when there is no key."""
@@ -65,6 +66,7 @@ def load(directory: Path, in_force: ssl.SSLContext | None = None) -> Loaded:
     config = decode(text)
     keys = directory / KEYS_DIRECTORY
     signer = Signer.load(config, keys)
+    notice_signer = Signer.for_notices(config, keys)
     written = [_written(keys / key.file) for domain in config.domains for key in domain.keys]
     certificate_error = ""
     try:
@@ -74,7 +76,7 @@ def load(directory: Path, in_force: ssl.SSLContext | None = None) -> Loaded:
             raise
         context, certificate_error = in_force, str(error)
     oldest = min(written, default=None)
-    return Loaded(config, configuration_hash(text), signer, context, oldest, certificate_error)
+    return Loaded(config, configuration_hash(text), signer, notice_signer, context, oldest, certificate_error)
 
 
 def fingerprint(directory: Path) -> Fingerprint:

@@ -38,6 +38,8 @@ class Message:
     at: float
     connection: int
     mail_options: tuple[str, ...] = ()
+    rcpt_options: tuple[tuple[str, ...], ...] = ()
+    """Those of DSN, as written, for each recipient in their order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ class SinkMx:
         authority: CertificateAuthority | None = None,
         tls: TlsMode = TlsMode.GOOD,
         behaviour: Behaviour = ACCEPT,
+        dsn: bool = False,
     ) -> None:
         self.address = address
         self.port = port
@@ -80,6 +83,8 @@ class SinkMx:
         self.authority = authority or CertificateAuthority()
         self.tls = tls
         self.behaviour = behaviour
+        self.dsn = dsn
+        """Whether DSN (RFC 3461) is offered; its parameters are kept with each message."""
         self.recipients: dict[str, Behaviour] = {}
         self.messages: list[Message] = []
         self.commands: list[Command] = []
@@ -189,6 +194,10 @@ class Conversation(SMTP):
         self._tls_mode = host.tls
         self._greeted = False
         self.number = 0
+        self.dsn_parameters: tuple[str, ...] = ()
+        """Those of the command at hand."""
+        self.rcpt_parameters: list[tuple[str, ...]] = []
+        """Those of each recipient of the transaction."""
         super().__init__(
             _Hooks(host),
             hostname=host.hostname,
@@ -283,6 +292,20 @@ class Conversation(SMTP):
         )
         self._host.commands.append(step)
 
+    async def smtp_MAIL(self, arg: str | None) -> None:
+        """Begin a transaction; aiosmtpd knows nothing of DSN's parameters."""
+        self.rcpt_parameters = []
+        await super().smtp_MAIL(self._without_dsn(arg, ("RET=", "ENVID=")))
+
+    async def smtp_RCPT(self, arg: str | None) -> None:
+        """Take a recipient, as above."""
+        await super().smtp_RCPT(self._without_dsn(arg, ("NOTIFY=", "ORCPT=")))
+
+    def _without_dsn(self, arg: str | None, names: tuple[str, ...]) -> str | None:
+        words = (arg or "").split(" ") if self._host.dsn else []
+        self.dsn_parameters = tuple(word for word in words if word.upper().startswith(names))
+        return " ".join(word for word in words if word not in self.dsn_parameters) if words else arg
+
     async def smtp_DATA(self, arg: str) -> None:
         """Ask for the content, unless a behaviour comes before it."""
         if self.envelope is not None and self.envelope.rcpt_tos:
@@ -344,7 +367,8 @@ class _Hooks:
             return [reply]
         session.host_name = name
         offered = [line for line in responses if not line.startswith("250-AUTH")]
-        return [offered[0], *self.extensions, *offered[1:]]
+        dsn = ("250-DSN",) if self.host.dsn else ()
+        return [offered[0], *self.extensions, *dsn, *offered[1:]]
 
     async def handle_MAIL(
         self, server: Conversation, session: Session, envelope: Envelope, address: str, options: list[str]
@@ -353,7 +377,7 @@ class _Hooks:
         reply = await self._reply(server, Stage.MAIL, sender, lambda: "250 2.1.0 Sender ok", sender=sender)
         if reply.startswith("250"):
             envelope.mail_from = address
-            envelope.mail_options.extend(options)
+            envelope.mail_options.extend((*options, *server.dsn_parameters))
         return reply
 
     async def handle_RCPT(
@@ -370,7 +394,7 @@ class _Hooks:
         )
         if reply.startswith("250"):
             envelope.rcpt_tos.append(address)
-            envelope.rcpt_options.extend(options)
+            server.rcpt_parameters.append(server.dsn_parameters)
         return reply
 
     async def handle_DATA(self, server: Conversation, session: Session, envelope: Envelope) -> str:
@@ -390,6 +414,7 @@ class _Hooks:
                     at=time.time(),
                     connection=server.number,
                     mail_options=tuple(envelope.mail_options),
+                    rcpt_options=tuple(server.rcpt_parameters),
                 )
             )
         return reply

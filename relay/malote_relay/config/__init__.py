@@ -21,6 +21,7 @@ from malote_relay.config.accepting import Limits, Listen, SenderMode, SenderVeri
 from malote_relay.config.check import KEYS_DIRECTORY, complaint, is_address
 from malote_relay.config.fields import ConfigError
 from malote_relay.config.model import Rehearsal, RelayConfig
+from malote_relay.config.notices import Language, Notices
 from malote_relay.config.sending import Delivery, Resolver
 from malote_relay.config.tenant import Account, AccountClass, DkimKey, Domain, OverLimitReply, Plan, Submission
 
@@ -35,8 +36,10 @@ __all__ = [
     "Delivery",
     "DkimKey",
     "Domain",
+    "Language",
     "Limits",
     "Listen",
+    "Notices",
     "OverLimitReply",
     "Plan",
     "Rehearsal",

@@ -68,6 +68,13 @@ def _domains(config: RelayConfig) -> str:
     return ""
 
 
+def _notices(config: RelayConfig) -> str:
+    for key in config.notices.keys:
+        if said := key_complaint("notices.keys", key):
+            return said
+    return ""
+
+
 def key_complaint(field: str, key: DkimKey) -> str:
     """What is wrong with a key's names."""
     if not _NAME.fullmatch(key.selector):
@@ -87,7 +94,7 @@ def network_complaint(field: str, networks: Sequence[str]) -> str:
     return ""
 
 
-_CHECKS: Final[tuple[Callable[[RelayConfig], str], ...]] = (_names, _addresses, _accounts, _domains)
+_CHECKS: Final[tuple[Callable[[RelayConfig], str], ...]] = (_names, _addresses, _accounts, _domains, _notices)
 
 
 _NAME: Final = re.compile(r"(?!.{254})[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from malote_relay.config.accepting import Limits, Listen, SenderVerification
 from malote_relay.config.fields import Struct, Text
+from malote_relay.config.notices import Notices
 from malote_relay.config.sending import Delivery, Resolver
 from malote_relay.config.tenant import Account, Domain, Plan, Submission
 
@@ -25,6 +26,7 @@ class RelayConfig(Struct, frozen=True, kw_only=True):
     accounts: tuple[Account, ...] = ()
     domains: tuple[Domain, ...] = ()
     sender_verification: SenderVerification = SenderVerification()
+    notices: Notices = Notices()
     resolver: Resolver = Resolver()
     listen: Listen = Listen()
     limits: Limits = Limits()

@@ -34,11 +34,15 @@ _MAX_ROUTES = 2000
 
 @dataclass(frozen=True, slots=True)
 class Attempted:
-    """How an attempt ended for one recipient; whom the answer came from and over what TLS, as far as it got."""
+    """How an attempt ended for one recipient; whom the answer came from and over what TLS, as far as it got.
+
+    `notifies` is whether that host takes over the notifying of the sender.
+    """
 
     answer: Answer
     host: str = ""
     tls: str = ""
+    notifies: bool = False
 
 
 class Onward(enum.Enum):
@@ -149,7 +153,11 @@ def _final(answer: Answer) -> bool:
 
 
 def _part(envelope: Envelope, places: Sequence[int]) -> Envelope:
-    return dataclasses.replace(envelope, recipients=[envelope.recipients[place] for place in places])
+    return dataclasses.replace(
+        envelope,
+        recipients=[envelope.recipients[place] for place in places],
+        dsn=[envelope.dsn[place] for place in places] if envelope.dsn else (),
+    )
 
 
 async def attempt(
@@ -207,8 +215,10 @@ async def _transactions(
         except BaseException:
             pool.release(session)
             raise
-        host, tls = str(session.peer), session.tls
-        ends |= {place: Attempted(answer, host, tls) for place, answer in zip(pending, answers, strict=True)}
+        host, tls, notifies = str(session.peer), session.tls, session.notifies
+        ends |= {
+            place: Attempted(answer, host, tls, notifies) for place, answer in zip(pending, answers, strict=True)
+        }
         step, places = onward(answers, content_sent=session.content_sent)
         if step is Onward.ANEW and renewed:
             step = Onward.ELSEWHERE

@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from typing import cast
 
 from malote_relay.delivery.content import Content
+from malote_relay.delivery.parameters import mail_parameters, rcpt_parameters
 from malote_relay.delivery.reply import Answer, BadReply, Failure, Reply, ReplyParser
 from malote_relay.resolver import IPAddress
+from malote_relay.store.model import DsnRequest
 
 _MAX_UNREAD = 2000
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f]")
@@ -61,7 +63,10 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """One transaction. `size` is the content's octets as stored (RFC 1870)."""
+    """One transaction. `size` is the content's octets as stored (RFC 1870).
+
+    `dsn` is what the client asked for, for each of the recipients in their order; empty for nothing to pass on.
+    """
 
     reverse_path: str
     recipients: Sequence[str]
@@ -69,6 +74,7 @@ class Envelope:
     size: int
     eight_bit: bool = False
     smtputf8: bool = False
+    dsn: Sequence[DsnRequest] = ()
 
 
 class SessionFailed(Exception):
@@ -203,6 +209,11 @@ class Session:
         """Whether another transaction may be tried on it."""
         return not self._ended and not self._wire.lost and not self._wire.replies
 
+    @property
+    def notifies(self) -> bool:
+        """Whether the remote takes over the notifying of senders (DSN, RFC 3461)."""
+        return "DSN" in self._extensions
+
     async def greet(self, identity: Identity, tls: ssl.SSLContext | None) -> None:
         """Greeting, EHLO (or HELO), STARTTLS when offered. Raises SessionFailed."""
         reply = await self._wire.reply(self._timeouts.greeting, "greeting")
@@ -315,7 +326,7 @@ class Session:
             if pipelined:
                 reply = await self._wire.reply(self._timeouts.command, "RCPT")
             else:
-                reply = await self._command(f"RCPT TO:<{recipient}>", "RCPT")
+                reply = await self._command(self._rcpt_command(envelope, place, recipient), "RCPT")
             if mail.accepted and reply.accepted:
                 accepted += 1
             elif mail.accepted:
@@ -352,7 +363,7 @@ class Session:
     def _send_commands(self, envelope: Envelope) -> None:
         lines = ["RSET"] if self._needs_reset else []
         lines.append(self._mail_command(envelope))
-        lines += [f"RCPT TO:<{recipient}>" for recipient in envelope.recipients]
+        lines += [self._rcpt_command(envelope, *one) for one in enumerate(envelope.recipients)]
         lines += ["DATA", ""]
         self._wire.write("\r\n".join(lines).encode(), "MAIL")
 
@@ -376,6 +387,14 @@ class Session:
             line += " BODY=8BITMIME"
         if envelope.smtputf8 and "SMTPUTF8" in self._extensions:
             line += " SMTPUTF8"
+        if envelope.dsn and self.notifies:
+            line += mail_parameters(envelope.dsn[0])
+        return line
+
+    def _rcpt_command(self, envelope: Envelope, place: int, recipient: str) -> str:
+        line = f"RCPT TO:<{recipient}>"
+        if envelope.dsn and self.notifies:
+            line += rcpt_parameters(envelope.dsn[place], recipient)
         return line
 
     def _unfit(self, envelope: Envelope) -> Reply | None:

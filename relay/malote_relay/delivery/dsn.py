@@ -1,8 +1,9 @@
-"""Delivery status notifications: telling the sender that a message did not arrive (RFC 3461, 3464, 6522, 6533).
+"""Delivery status notifications: telling the sender what became of a message (RFC 3461, 3464, 6522, 6533).
 
 A notification goes to the reverse-path with a null reverse-path of its own, so that it can never cause another
 (RFC 5321 section 4.5.5); who sent with a null reverse-path gets none. It carries words for people, the status of each
-recipient for programs, and the headers of the message, by which both find out which one it was.
+recipient for programs, and the message or its headers, by which both find out which one it was. Where the message
+came to us from is not told: that is the client's own affair.
 """
 
 from __future__ import annotations
@@ -11,136 +12,226 @@ import quopri
 import re
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.header import Header
 from email.utils import format_datetime
 
-from malote_relay.delivery.outcome import span
+from malote_relay.config import Language
+from malote_relay.delivery.allowance import Withheld
+from malote_relay.delivery.notices import Due, Kind
+from malote_relay.delivery.outcome import EXPIRED
+from malote_relay.delivery.parameters import from_xtext, to_utf8_xtext
 from malote_relay.delivery.reply import parse
-from malote_relay.store.model import NewMessage, NewRecipient, Outcome, Queued
+from malote_relay.delivery.words import WORDS, Words
+from malote_relay.store.model import NewMessage, NewRecipient, Outcome
 
 MAX_HEADERS = 32 * 1024
 """Octets of the original headers that are returned."""
 
+_CRLF = "\r\n"
 _WIDTH = 76
+_QUOTED = "Content-Transfer-Encoding: quoted-printable"
 _OUTSIDE_ASCII = re.compile(r"[^\x20-\x7e]")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
-def failure_notice(
-    outcomes: Sequence[Outcome], headers: bytes | None, *, egress_name: str, now: float, id: str
+@dataclass(frozen=True, slots=True)
+class Reporter:
+    """Who reports: the name that remote hosts know the relay by, and the language of its words."""
+
+    egress_name: str
+    language: Language = Language.ENGLISH
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """What comes back of the message: its header section, or all of it."""
+
+    octets: bytes
+    whole: bool = False
+
+
+def notice(
+    due: Due, returned: Returned | None, reporter: Reporter, *, retry_until: float, now: float, id: str
 ) -> NewMessage:
-    """The notification for the failed recipients of one message. Its reverse-path must not be null.
+    """The notification about recipients of one message. Its reverse-path must not be null.
 
-    `headers` is the message's header section, None when it is gone; `id` is the new message's; `egress_name` is who
-    reports: the name that remote hosts know the relay by.
+    `returned` is None when the message is gone; `id` is the new message's; `retry_until` is when a delayed one
+    will be given up.
     """
-    first = outcomes[0].recipient
-    if not first.reverse_path:
-        raise ValueError("a message with a null reverse-path gets no notification (RFC 5321 section 4.5.5)")
-    message_id = f"<{id}.{secrets.token_hex(4)}@{egress_name}>"
-    utf8 = not first.reverse_path.isascii()
+    words = WORDS[reporter.language]
+    fields, text = _plain(_text(due, reporter.egress_name, words, retry_until))
+    part, eight_bit = _returned(returned)
     boundary = f"=_{secrets.token_hex(16)}"
-    lines = [
-        f"From: Mail Delivery System <MAILER-DAEMON@{egress_name}>",
-        f"To: <{first.reverse_path}>",
-        "Subject: Undelivered mail returned to sender",
-        f"Date: {_date(now)}",
-        f"Message-ID: {message_id}",
-        "Auto-Submitted: auto-replied",
-        "MIME-Version: 1.0",
-        "Content-Type: multipart/report; report-type=delivery-status;",
-        f'\tboundary="{boundary}"',
-        "",
-        "This is a report in MIME format.",
-        f"--{boundary}",
-        "Content-Type: text/plain; charset=us-ascii",
-        "Content-Description: Notification",
-        "",
-        *_words(outcomes, egress_name),
-        "",
-        f"--{boundary}",
-        "Content-Type: message/delivery-status",
-        "Content-Description: Delivery report",
-        "",
-        *_status(outcomes, egress_name),
-        "",
-        f"--{boundary}",
+    subject = {
+        Kind.FAILED: words.failed_subject, Kind.DELAYED: words.delayed_subject, Kind.RELAYED: words.relayed_subject
+    }[due.kind]  # fmt: skip
+    body = [
+        b"This is a report in MIME format.",
+        f"--{boundary}".encode(),
+        "\r\n".join([*fields, "Content-Description: Notification", "", ""]).encode("ascii") + text,
+        f"--{boundary}".encode(),
+        b"Content-Type: message/delivery-status\r\nContent-Description: Delivery report\r\n",
+        "\r\n".join([*_status(due, reporter.egress_name, retry_until), ""]).encode("ascii"),
+        f"--{boundary}".encode(),
+        part,
+        f"--{boundary}--\r\n".encode(),
     ]
-    end = [f"--{boundary}--", ""]
-    text = "\r\n".join(lines).encode("utf-8") + b"\r\n" + _returned(headers) + b"\r\n" + "\r\n".join(end).encode()
-    return NewMessage(
-        id=id,
-        account="",
-        reverse_path="",
-        header_from=f"MAILER-DAEMON@{egress_name}",
-        message_id=message_id,
-        recipients=[NewRecipient(first.reverse_path, hour=int(now // 3600))],
-        content=text,
-        size=len(text),
-        received_at=now,
-        eight_bit=False,
-        smtputf8=utf8,
-    )
+    kind = f'Content-Type: multipart/report; report-type=delivery-status;\r\n\tboundary="{boundary}"'
+    if eight_bit:
+        kind += "\r\nContent-Transfer-Encoding: 8bit"
+    head = _head(due.sender, subject, reporter.egress_name, "auto-replied", now, id)
+    return _message(due.sender, head, kind, b"\r\n".join(body), reporter, now=now, id=id, eight_bit=eight_bit)
 
 
-def is_notice(recipient: Queued) -> bool:
-    """Whether this is a notification of the relay's own: no account sent it, and its reverse-path is null."""
-    return not recipient.account and not recipient.reverse_path
+def summary(withheld: Withheld, reporter: Reporter, *, now: float, id: str) -> NewMessage:
+    """One message in place of the many notices that a sender did not get."""
+    words = WORDS[reporter.language]
+    said = words.summary.format(sender=withheld.sender, since=_moment(withheld.since), count=withheld.count)
+    fields, text = _plain([words.this_is.format(name=reporter.egress_name), "", *_fold(said, "")])
+    head = _head(withheld.sender, words.summary_subject, reporter.egress_name, "auto-generated", now, id)
+    return _message(withheld.sender, head, "\r\n".join(fields), text, reporter, now=now, id=id, eight_bit=False)
 
 
-def _words(outcomes: Sequence[Outcome], egress_name: str) -> list[str]:
-    waited = span(max(0.0, outcomes[0].at - outcomes[0].recipient.received_at))
-    lines = [
-        f"This is the mail relay {egress_name}.",
-        "",
-        f"Your message, accepted here {waited} ago, could not be delivered to:",
-        "",
-    ]
-    for one in outcomes:
-        lines += [f"  {_ascii(one.recipient.address)}", *_fold(f"    {_ascii(one.reply)}", "    "), ""]
-    return [
-        *lines,
-        "Nothing more will be tried for these recipients. The report for programs and",
-        "your message's headers follow.",
-    ]
-
-
-def _status(outcomes: Sequence[Outcome], egress_name: str) -> list[str]:
-    """RFC 3464 section 2: the fields of the message, then those of each recipient."""
-    lines = [f"Reporting-MTA: dns; {egress_name}", f"Arrival-Date: {_date(outcomes[0].recipient.received_at)}"]
-    for one in outcomes:
-        address = one.recipient.address
-        # RFC 6533 section 3: an internationalised address in a form that any path carries.
-        final = f"rfc822; {address}" if address.isascii() else f"utf-8; {_utf8_addr_xtext(address)}"
-        lines += ["", f"Final-Recipient: {final}", "Action: failed", f"Status: {status(one.reply)}"]
-        if one.host:
-            lines.append(f"Remote-MTA: dns; {_ascii(one.host.partition('[')[0] or one.host)}")
-        lines += _fold(f"Diagnostic-Code: smtp; {_ascii(one.reply)}", " ")
-        lines.append(f"Last-Attempt-Date: {_date(one.at)}")
-    return lines
-
-
-def status(words: str) -> str:
-    """The Status field for a failure: the reply's enhanced code when it is a permanent one, else 5.0.0."""
+def status(words: str, digit: str = "5") -> str:
+    """The Status field: the reply's enhanced code when it is of the class `digit`, else that class's x.0.0."""
     try:
         code = parse(words).enhanced
     except ValueError:
         code = ""
-    return code if code.startswith("5.") else "5.0.0"
+    return code if code.startswith(f"{digit}.") else f"{digit}.0.0"
 
 
-def _returned(headers: bytes | None) -> bytes:
-    """The third part (RFC 6522 section 3): the original headers, safe for a 7-bit path and for our line lengths."""
-    if headers is None:
-        return b"Content-Type: text/rfc822-headers\r\n\r\n(the message is no longer kept here)\r\n"
+def _head(to: str, subject: str, name: str, submitted: str, now: float, id: str) -> list[str]:
+    return [
+        f"From: Mail Delivery System <MAILER-DAEMON@{name}>",
+        f"To: <{to}>",
+        f"Subject: {subject if subject.isascii() else Header(subject, 'utf-8').encode(linesep=_CRLF)}",
+        f"Date: {_date(now)}",
+        f"Message-ID: <{id}.{secrets.token_hex(4)}@{name}>",
+        f"Auto-Submitted: {submitted}",
+        "MIME-Version: 1.0",
+    ]
+
+
+def _message(
+    to: str, head: list[str], kind: str, body: bytes, reporter: Reporter, *, now: float, id: str, eight_bit: bool
+) -> NewMessage:
+    content = "\r\n".join([*head, kind, "", ""]).encode("utf-8") + body
+    message_id = next(line for line in head if line.startswith("Message-ID: ")).partition(" ")[2]
+    return NewMessage(
+        id=id,
+        account="",
+        reverse_path="",
+        header_from=f"MAILER-DAEMON@{reporter.egress_name}",
+        message_id=message_id,
+        recipients=[NewRecipient(to, hour=int(now // 3600))],
+        content=content,
+        size=len(content),
+        received_at=now,
+        eight_bit=eight_bit,
+        smtputf8=not to.isascii(),
+    )
+
+
+def _text(due: Due, name: str, words: Words, retry_until: float) -> list[str]:
+    intro, end = {
+        Kind.FAILED: (words.failed, words.failed_end),
+        Kind.DELAYED: (words.delayed, words.delayed_end),
+        Kind.RELAYED: (words.relayed, words.relayed_end),
+    }[due.kind]
+    waited = words.span(max(0.0, due.outcomes[0].at - due.outcomes[0].recipient.received_at))
+    lines = [words.this_is.format(name=name), "", *_fold(intro.format(waited=waited), ""), ""]
+    for one in due.outcomes:
+        lines.append(f"  {_shown(one.recipient.address)}")
+        if due.kind is not Kind.RELAYED and (reason := words.reasons.get(one.bounce_class)):
+            lines += _fold(f"    {reason}", "    ")
+        if one.host:
+            lines.append(f"    {words.said.format(host=_shown(_host(one)))}")
+        lines += [*_fold(f"    {_shown(one.reply)}", "    "), ""]
+    return [*lines, *_fold(end.format(until=_moment(retry_until)), "")]
+
+
+def _status(due: Due, name: str, retry_until: float) -> list[str]:
+    """RFC 3464 section 2: the fields of the message, then those of each recipient."""
+    first = due.outcomes[0].recipient
+    lines = []
+    if first.dsn.envid:
+        lines.append(f"Original-Envelope-Id: {_ascii(from_xtext(first.dsn.envid))}")
+    lines += [f"Reporting-MTA: dns; {name}", f"Arrival-Date: {_date(first.received_at)}"]
+    lines.append(f"X-Malote-Queue-ID: {first.message_id}")
+    digit = {Kind.FAILED: "5", Kind.DELAYED: "4", Kind.RELAYED: "2"}[due.kind]
+    for one in due.outcomes:
+        lines.append("")
+        if one.recipient.dsn.orcpt:
+            lines.append(f"Original-Recipient: {_original(one.recipient.dsn.orcpt)}")
+        address = one.recipient.address
+        # RFC 6533 section 3: an internationalised address in a form that any path carries.
+        lines.append(f"Final-Recipient: {f'rfc822; {address}' if address.isascii() else _utf8(address)}")
+        lines += [f"Action: {due.kind.value}", f"Status: {status(one.reply, digit)}"]
+        if one.host:
+            lines.append(f"Remote-MTA: dns; {_ascii(_host(one))}")
+        # What a remote never said is no SMTP diagnostic; of what was given up the remote's last words are.
+        said = one.reply.partition(EXPIRED)[2] or one.reply
+        lines += _fold(f"Diagnostic-Code: {'smtp' if one.host else 'x-malote'}; {_ascii(said)}", " ")
+        lines.append(f"Last-Attempt-Date: {_date(one.at)}")
+        if due.kind is Kind.DELAYED:
+            lines.append(f"Will-Retry-Until: {_date(retry_until)}")
+    return lines
+
+
+def _original(orcpt: str) -> str:
+    kind, _, address = orcpt.partition(";")
+    return f"{_ascii(kind)}; {_ascii(address if kind.lower() == 'utf-8' else from_xtext(address))}"
+
+
+def _utf8(address: str) -> str:
+    return f"utf-8; {to_utf8_xtext(address)}"
+
+
+def _host(one: Outcome) -> str:
+    return one.host.partition("[")[0] or one.host
+
+
+def _returned(returned: Returned | None) -> tuple[bytes, bool]:
+    """The third part (RFC 6522 section 3), and whether it needs an 8-bit path."""
+    if returned is None:
+        return b"Content-Type: text/rfc822-headers\r\n\r\n(the message is no longer kept here)\r\n", False
+    if returned.whole:
+        return _whole(returned.octets)
+    headers = returned.octets
     if len(headers) > MAX_HEADERS:
         headers = headers[:MAX_HEADERS].rpartition(b"\r\n")[0] + b"\r\n"
-    kind = b"Content-Type: text/rfc822-headers\r\nContent-Description: Headers of the message\r\n"
+    described = b"Content-Description: Headers of the message\r\n"
     if headers.isascii() and all(len(line) <= 998 for line in headers.split(b"\r\n")):
-        return kind + b"\r\n" + headers
-    encoded = quopri.encodestring(headers.replace(b"\r\n", b"\n")).replace(b"\n", b"\r\n")
+        return b"Content-Type: text/rfc822-headers\r\n" + described + b"\r\n" + headers, False
+    quoted = f"{_QUOTED}\r\n\r\n".encode()
     # RFC 6533 section 3 names the type for headers in UTF-8.
-    kind = b"Content-Type: message/global-headers\r\nContent-Description: Headers of the message\r\n"
-    return kind + b"Content-Transfer-Encoding: quoted-printable\r\n\r\n" + encoded
+    return b"Content-Type: message/global-headers\r\n" + described + quoted + _encoded(headers), False
+
+
+def _whole(message: bytes) -> tuple[bytes, bool]:
+    described = b"Content-Description: The message\r\n"
+    quoted = f"{_QUOTED}\r\n\r\n".encode()
+    if not message.partition(b"\r\n\r\n")[0].isascii():
+        return b"Content-Type: message/global\r\n" + described + quoted + _encoded(message), False
+    # RFC 2046 section 5.2.1: this type may not be encoded, only marked as what it is.
+    eight_bit = not message.isascii()
+    encoding = b"Content-Transfer-Encoding: 8bit\r\n" if eight_bit else b""
+    return b"Content-Type: message/rfc822\r\n" + described + encoding + b"\r\n" + message, eight_bit
+
+
+def _plain(lines: Sequence[str]) -> tuple[list[str], bytes]:
+    """A part of text for a 7-bit path: its header fields and its body."""
+    text = "\r\n".join([*lines, ""])
+    if text.isascii():
+        return ["Content-Type: text/plain; charset=us-ascii"], text.encode("ascii")
+    return ["Content-Type: text/plain; charset=utf-8", _QUOTED], _encoded(text.encode())
+
+
+def _encoded(octets: bytes) -> bytes:
+    return quopri.encodestring(octets.replace(b"\r\n", b"\n")).replace(b"\n", b"\r\n")
 
 
 def _fold(line: str, indent: str) -> list[str]:
@@ -157,13 +248,18 @@ def _fold(line: str, indent: str) -> list[str]:
     return [*lines, line]
 
 
-def _utf8_addr_xtext(address: str) -> str:
-    return "".join(c if "\x21" <= c <= "\x7e" and c not in "+=\\" else f"\\x{{{ord(c):X}}}" for c in address)
-
-
 def _ascii(text: str) -> str:
     return _OUTSIDE_ASCII.sub("?", text)
 
 
+def _shown(text: str) -> str:
+    """Text for people: without what would break lines or turn the direction of writing."""
+    return _CONTROLS.sub("?", text)
+
+
 def _date(at: float) -> str:
     return format_datetime(datetime.fromtimestamp(at, UTC))
+
+
+def _moment(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")

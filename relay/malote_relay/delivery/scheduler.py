@@ -26,6 +26,8 @@ from malote_relay.delivery.attempt import Attempted, Router, attempt
 from malote_relay.delivery.connection import Envelope, Identity, Timeouts, opportunistic_tls
 from malote_relay.delivery.content import Content
 from malote_relay.delivery.lanes import Bounds, Lanes
+from malote_relay.delivery.notices import Kind
+from malote_relay.delivery.notifier import Notifier, Sign, unsigned
 from malote_relay.delivery.outcome import outcome
 from malote_relay.delivery.pool import Limits, Pool
 from malote_relay.delivery.recorder import Recorder
@@ -70,7 +72,8 @@ class Scheduler:
     """Delivers what the store has queued. Make it, `start` it once the store is open, `stop` it before it closes.
 
     `clock` gives epoch seconds (the relay's clock); `observer` hears of every outcome of accepted mail once it is
-    written down; not of the relay's own notifications.
+    written down; not of the relay's own notifications. Those are signed by `sign`, and `noticed` hears of each: what
+    it tells, and whether it was sent or left out.
     """
 
     def __init__(
@@ -81,6 +84,8 @@ class Scheduler:
         *,
         clock: Callable[[], float] = time.time,
         observer: Callable[[Outcome], None] | None = None,
+        sign: Sign = unsigned,
+        noticed: Callable[[Kind, bool], None] = lambda kind, sent: None,
         rng: random.Random | None = None,
         bounds: Bounds | None = None,
         timeouts: Timeouts | None = None,
@@ -94,9 +99,8 @@ class Scheduler:
         self._router = Router(names, Policy.of(config), self._rng)
         self._pool = Pool(*self._egress(), timeouts=timeouts, tls=opportunistic_tls())
         self._lanes = Lanes(bounds or Bounds())
-        self._recorder = Recorder(store, self._settle, observer, clock)
-        self._recorder.egress_name = config.delivery.helo_name
-        self._recorder.offer = self.offer
+        self._notifier = Notifier(store, config, clock, self.offer, sign, noticed)
+        self._recorder = Recorder(store, self._settle, observer, self._notifier)
         self._jobs: dict[asyncio.Task[None], _Job] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._content_bytes = 0
@@ -111,7 +115,11 @@ class Scheduler:
 
     async def start(self) -> None:
         """Begin to deliver. The store must be open."""
-        self._tasks = [_spawn(self._run(), "delivery-scheduler"), _spawn(self._recorder.run(), "delivery-recorder")]
+        self._tasks = [
+            _spawn(self._run(), "delivery-scheduler"),
+            _spawn(self._recorder.run(), "delivery-recorder"),
+            _spawn(self._notifier.run(), "delivery-notifier"),
+        ]
 
     async def stop(self, grace: float) -> None:
         """Begin nothing new, let running transactions end within `grace` seconds, write the ends down, hang up.
@@ -132,7 +140,8 @@ class Scheduler:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(grace, 5.0)):
                 await self._recorder.drained()
-        self._tasks[1].cancel()
+        for task in self._tasks[1:]:
+            task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._pool.close()
 
@@ -170,11 +179,12 @@ class Scheduler:
     def clock_changed(self) -> None:
         """The clock was moved: look at what is due by it now."""
         self._look_again()
+        self._notifier.clock_changed()
 
     def reconfigure(self, config: RelayConfig) -> None:
         """Deliver as this configuration says from now on; transactions under way end as they began."""
         self._config = config
-        self._recorder.egress_name = config.delivery.helo_name
+        self._notifier.reconfigure(config)
         self._router.configure(Policy.of(config))
         self._pool.configure(*self._egress())
         if config.delivery.frozen:
@@ -319,6 +329,7 @@ class Scheduler:
                 size=first.size,
                 eight_bit=first.eight_bit,
                 smtputf8=first.smtputf8,
+                dsn=[one.dsn for one in recipients] if first.reverse_path else (),
             )
 
         def ended(ends: Mapping[int, Attempted]) -> None:
@@ -347,8 +358,10 @@ class Scheduler:
         now = self._clock()
         self._recorder.add(
             [
-                outcome(recipient, end.answer, host=end.host, tls=end.tls, now=now, schedule=schedule)
-                for recipient, end in ends
+                outcome(
+                    one, end.answer, host=end.host, tls=end.tls, now=now, schedule=schedule, notifies=end.notifies
+                )
+                for one, end in ends
             ]
         )
 

@@ -37,6 +37,16 @@ class Signer:
             domains[domain.name] = [keys.load(key.selector, keys_directory / key.file) for key in domain.keys]
         return cls(domains, clock)
 
+    @classmethod
+    def for_notices(cls, config: RelayConfig, keys_directory: Path) -> Self:
+        """The signer of the relay's own messages, which come from its host name. Raises ConfigError like `load`."""
+        own = [keys.load(key.selector, keys_directory / key.file) for key in config.notices.keys]
+        return cls({config.delivery.helo_name: own})
+
+    def has_key(self, domain: str) -> bool:
+        """Whether anything can be signed for the domain."""
+        return bool(self._domains.get(domain))
+
     async def sign(self, domain: str, content: bytes | Path) -> bytes:
         """The DKIM-Signature fields to put before `content` (a message with CRLF line ends, or a file of one).
 

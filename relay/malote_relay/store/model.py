@@ -151,6 +151,8 @@ class Outcome:
     next_attempt_at: float = 0.0
     told_of_delay: bool = False
     """Whether, with this outcome, the sender is told that it takes longer."""
+    notify_passed_on: bool = False
+    """Whether who took it also took over to notify the sender (RFC 3461 section 5.2). Not kept."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,13 @@ from malote_dev.mailworld.certificates import CertificateAuthority
 from malote_dev.mailworld.dns import DnsServer
 from malote_dev.mailworld.mx import SinkMx
 from malote_relay import config
+from malote_relay.config import Notices
 from malote_relay.delivery.connection import Timeouts
 from malote_relay.delivery.lanes import Bounds
+from malote_relay.delivery.notifier import Sign, unsigned
 from malote_relay.delivery.scheduler import Scheduler
 from malote_relay.resolver import Resolver
-from malote_relay.store.model import NewMessage, NewRecipient, Outcome, Result
+from malote_relay.store.model import NO_DSN, DsnRequest, NewMessage, NewRecipient, Outcome, Result
 from malote_relay.store.sqlite import SqliteStore
 
 SENDER = "app@acme.example"
@@ -45,6 +47,8 @@ class World:
         self.dns = dns
         self.clock = Clock()
         self.outcomes: list[Outcome] = []
+        self.noticed: list[tuple[str, bool]] = []
+        """What senders were told of, and whether they were."""
         self.hosts: list[SinkMx] = []
         self.network = f"127.{random.randint(100, 250)}.{random.randint(1, 250)}"
         self.port = 0
@@ -67,7 +71,7 @@ class World:
         self.dns.set(name, "MX", f"10 {host.hostname}.")
         return host
 
-    def config(self, **delivery: object) -> config.RelayConfig:
+    def config(self, notices: Notices | None = None, **delivery: object) -> config.RelayConfig:
         settings: dict[str, object] = {
             "helo_name": "out.relay.example",
             "smtp_port": self.port or 2525,
@@ -80,19 +84,28 @@ class World:
             hostname="relay.example",
             plan=config.Plan(name="p", messages_per_hour=1000),
             delivery=config.Delivery(**settings),  # type: ignore[arg-type]  # keyword arguments of the tests
+            notices=notices or Notices(),
             resolver=config.Resolver(nameservers=(self.dns.address,), port=self.dns.port, timeout=1.0),
         )
 
     async def start(
-        self, *, bounds: Bounds | None = None, timeouts: Timeouts | None = None, **delivery: object
+        self,
+        *,
+        bounds: Bounds | None = None,
+        timeouts: Timeouts | None = None,
+        sign: Sign = unsigned,
+        notices: Notices | None = None,
+        **delivery: object,
     ) -> Scheduler:
-        settings = self.config(**delivery)
+        settings = self.config(notices, **delivery)
         self.scheduler = Scheduler(
             self.store,
             settings,
             Resolver(settings.resolver),
             clock=self.clock,
             observer=self.outcomes.append,
+            sign=sign,
+            noticed=lambda kind, sent: self.noticed.append((kind.value, sent)),
             rng=random.Random(1),
             bounds=bounds,
             timeouts=timeouts,
@@ -121,6 +134,7 @@ class World:
         offer: bool = True,
         eight_bit: bool = False,
         smtputf8: bool = False,
+        dsn: DsnRequest = NO_DSN,
     ) -> str:
         id = f"m{next(self._ids):06}"
         if content is None:
@@ -135,8 +149,7 @@ class World:
             header_from=SENDER,
             message_id=f"<{id}@acme.example>",
             recipients=[
-                NewRecipient(one, hour=int((not_before or self.clock()) // 3600), not_before=not_before)
-                for one in recipients
+                NewRecipient(one, int((not_before or self.clock()) // 3600), not_before, dsn) for one in recipients
             ],
             content=self._kept(id, content),
             size=len(content),

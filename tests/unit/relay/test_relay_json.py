@@ -57,6 +57,8 @@ def test_what_is_written_is_read() -> None:
         ("senderVerification.timeout", -0.5),
         ("senderVerification.presentTtl", -1),
         ("listen.observePort", -1),
+        ("notices.delayAfterSeconds", -1),
+        ("notices.perSenderPerHour", 0),
     ],
 )
 def test_a_number_out_of_bounds_is_named_with_its_bound(path: str, value: float) -> None:
@@ -95,6 +97,8 @@ def test_a_number_out_of_bounds_is_named_with_its_bound(path: str, value: float)
         ("domains.0.keys.0.selector", "a b", "domains[0].keys: 'a b' is not a selector"),
         ("domains.0.keys.0.file", "../x.pem", "domains[0].keys: '../x.pem' is not a plain file name in keys/"),
         ("domains.0.keys.0.file", "", "domains[0].keys: '' is not a plain file name in keys/"),
+        ("notices.keys", [{"selector": "n1", "file": "/etc/x"}], "notices.keys: '/etc/x' is not a plain file name"),
+        ("notices.language", "de", "`$.notices.language`"),
         ("tenant", "", "length >= 1 - at `$.tenant`"),
     ],
 )

@@ -5,12 +5,19 @@ import email
 import email.policy
 from collections.abc import Callable
 from email.message import EmailMessage
+from email.utils import parsedate_to_datetime
 from typing import cast
 
 import pytest
 
-from malote_relay.delivery.dsn import failure_notice
-from malote_relay.store.model import NewMessage, Outcome, Queued, Result
+from malote_relay.config import Language
+from malote_relay.delivery.allowance import Withheld
+from malote_relay.delivery.classify import CLASSES
+from malote_relay.delivery.dsn import Reporter, Returned, summary
+from malote_relay.delivery.dsn import notice as make
+from malote_relay.delivery.notices import Due, Kind
+from malote_relay.delivery.words import WORDS, Words
+from malote_relay.store.model import DsnRequest, NewMessage, Outcome, Queued, Result
 
 NOW = 1_800_000_000.0
 HEADERS = b"From: <app@acme.example>\r\nSubject: Order 42\r\nMessage-ID: <42@acme.example>\r\n"
@@ -22,8 +29,16 @@ def failed(
     return Outcome(recipient, Result.FAILED, NOW + 7200, reply, "bad-mailbox", host)
 
 
-def notice(*outcomes: Outcome, headers: bytes | None = HEADERS) -> NewMessage:
-    return failure_notice(outcomes, headers, egress_name="relay.example", now=NOW + 7200, id="n1")
+def notice(
+    *outcomes: Outcome,
+    headers: bytes | None = HEADERS,
+    kind: Kind = Kind.FAILED,
+    whole: bool = False,
+    language: Language = Language.ENGLISH,
+) -> NewMessage:
+    returned = None if headers is None else Returned(headers, whole)
+    reporter = Reporter("relay.example", language)
+    return make(Due(kind, outcomes), returned, reporter, retry_until=NOW + 432_000, now=NOW + 7200, id="n1")
 
 
 def parsed(message: NewMessage) -> EmailMessage:
@@ -119,6 +134,116 @@ def test_a_remotes_words_cannot_add_fields(queued: Callable[..., Queued]) -> Non
     assert b"\r\nAction: delivered" not in cast(bytes, notice(outcome).content)
 
 
-def test_a_null_reverse_path_gets_none(queued: Callable[..., Queued]) -> None:
-    with pytest.raises(ValueError, match="null reverse-path"):
-        notice(failed(queued(reverse_path="")))
+def test_what_the_sender_named_the_message_and_recipient_comes_back_decoded(queued: Callable[..., Queued]) -> None:
+    asked = DsnRequest(orcpt="rfc822;b+2Bia@old.example", envid="QQ+3D314")
+    _, (about, first), _ = parts(notice(failed(queued(dsn=asked))))
+    assert about["Original-Envelope-Id"] == "QQ=314"
+    assert first["Original-Recipient"] == "rfc822; b+ia@old.example"
+    assert first["Final-Recipient"] == "rfc822; bia@shop.example"
+
+
+def test_what_the_sender_named_cannot_add_fields(queued: Callable[..., Queued]) -> None:
+    asked = DsnRequest(orcpt="rfc822;x+0D+0AAction: delivered", envid="1+0D+0ABcc: all@shop.example")
+    content = cast(bytes, notice(failed(queued(dsn=asked))).content)
+    assert b"\r\nAction: delivered" not in content
+    assert b"\r\nBcc:" not in content
+
+
+def test_an_original_recipient_outside_ascii_stays_as_rfc_6533_writes_it(queued: Callable[..., Queued]) -> None:
+    asked = DsnRequest(orcpt="utf-8;jos\\x{E9}@shop.example")
+    _, (_, first), _ = parts(notice(failed(queued(dsn=asked))))
+    assert first["Original-Recipient"] == "utf-8; jos\\x{E9}@shop.example"
+
+
+def test_a_delay_says_until_when_it_is_tried(queued: Callable[..., Queued]) -> None:
+    late = dataclasses.replace(failed(queued(), "451 4.7.1 come again"), result=Result.DEFERRED)
+    message = notice(late, kind=Kind.DELAYED)
+    words, (_, first), returned = parts(message)
+    assert (first["Action"], first["Status"]) == ("delayed", "4.7.1")
+    assert parsedate_to_datetime(first["Will-Retry-Until"]).timestamp() == NOW + 432_000
+    assert "you need not send it again" in words.get_content()
+    assert returned.get_content_type() == "text/rfc822-headers"
+
+
+def test_passing_on_to_a_host_that_does_not_confirm_is_told_as_relayed(queued: Callable[..., Queued]) -> None:
+    taken = dataclasses.replace(failed(queued(), "250 2.0.0 Taken"), result=Result.DELIVERED, bounce_class="")
+    _, (_, first), _ = parts(notice(taken, kind=Kind.RELAYED))
+    assert (first["Action"], first["Status"]) == ("relayed", "2.0.0")
+
+
+def test_what_was_given_up_has_the_relays_status_and_the_remotes_last_words(queued: Callable[..., Queued]) -> None:
+    old = failed(queued(), "554 5.4.7 not delivered within 5 days; the last answer was: 452 4.2.2 mailbox full")
+    _, (_, first), _ = parts(notice(old))
+    assert (first["Status"], first["Diagnostic-Code"]) == ("5.4.7", "smtp; 452 4.2.2 mailbox full")
+
+
+def test_what_no_remote_said_is_no_smtp_diagnostic(queued: Callable[..., Queued]) -> None:
+    _, (_, first), _ = parts(notice(failed(queued(), "550 5.1.2 there is no such domain", "")))
+    assert first["Diagnostic-Code"] == "x-malote; 550 5.1.2 there is no such domain"
+
+
+MESSAGE = HEADERS + b"\r\nGood day.\r\n"
+
+
+def test_the_whole_message_comes_back_as_it_was(queued: Callable[..., Queued]) -> None:
+    message = notice(failed(queued()), headers=MESSAGE, whole=True)
+    _, _, returned = parts(message)
+    assert returned.get_content_type() == "message/rfc822"
+    assert cast(list[EmailMessage], returned.get_payload())[0].get_payload() == "Good day.\r\n"
+    assert MESSAGE in cast(bytes, message.content)
+    assert not message.eight_bit
+
+
+def test_a_whole_message_with_an_8_bit_body_needs_an_8_bit_path(queued: Callable[..., Queued]) -> None:
+    whole = HEADERS + "\r\nOlá.\r\n".encode()
+    message = notice(failed(queued()), headers=whole, whole=True)
+    assert whole in cast(bytes, message.content)
+    assert message.eight_bit
+    assert parsed(message)["Content-Transfer-Encoding"] == "8bit"
+
+
+def test_a_whole_message_with_headers_outside_ascii_comes_back_encoded(queued: Callable[..., Queued]) -> None:
+    message = notice(failed(queued()), headers="Subject: Olá\r\n\r\nOlá.\r\n".encode(), whole=True)
+    _, _, returned = parts(message)
+    assert returned.get_content_type() == "message/global"
+    assert cast(bytes, message.content).isascii()
+    assert not message.eight_bit
+
+
+def test_people_are_told_why_and_what_to_do_in_their_language(queued: Callable[..., Queued]) -> None:
+    english, portuguese = (
+        parts(notice(failed(queued()), language=language))[0].get_content() for language in Language
+    )
+    assert "There is no such mailbox." in english
+    assert "Esta caixa postal não existe." in portuguese
+    assert "há 2 horas" in portuguese
+    assert str(parsed(notice(failed(queued()), language=Language.PORTUGUESE))["Subject"]) == "Mensagem não entregue"
+
+
+def test_a_notice_in_portuguese_is_safe_for_any_path(queued: Callable[..., Queued]) -> None:
+    message = notice(failed(queued()), language=Language.PORTUGUESE)
+    assert cast(bytes, message.content).isascii()
+    assert not parsed(message).defects
+
+
+def test_a_class_without_words_is_told_by_the_remotes_words_alone(queued: Callable[..., Queued]) -> None:
+    odd = dataclasses.replace(failed(queued()), bounce_class="other")
+    assert "550 5.1.1 no such user" in parts(notice(odd))[0].get_content()
+
+
+@pytest.mark.parametrize("language", list(Language))
+def test_a_summary_tells_how_many_were_left_out(language: Language) -> None:
+    message = summary(
+        Withheld("app@acme.example", 4711, NOW), Reporter("relay.example", language), now=NOW + 3600, id="s1"
+    )
+    document = parsed(message)
+    assert not document.defects
+    assert document["Auto-Submitted"] == "auto-generated"
+    assert "4711" in document.get_content()
+    assert (message.reverse_path, message.recipients[0].address) == ("", "app@acme.example")
+
+
+@pytest.mark.parametrize("words", list(WORDS.values()))
+def test_every_language_has_a_reason_for_every_class(words: Words) -> None:
+    assert set(CLASSES) - {"other"} <= set(words.reasons)
+    assert words.reasons.keys() == WORDS[Language.ENGLISH].reasons.keys()

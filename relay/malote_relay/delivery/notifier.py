@@ -1,0 +1,151 @@
+"""Sending notices: the message brought back, the notice signed, kept and offered for delivery; within the allowance.
+
+The relay's own messages are signed for its own host name, under which it also says EHLO: with the null reverse-path
+SPF looks at that name (RFC 7208 section 2.4), so that both agree with header From.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import structlog
+
+from malote_relay.config import RelayConfig
+from malote_relay.delivery.allowance import Allowance
+from malote_relay.delivery.content import Content
+from malote_relay.delivery.dsn import Reporter, Returned, notice, summary
+from malote_relay.delivery.notices import Due, Kind
+from malote_relay.store.model import NewMessage, Queued, Return, Store, StoreError
+from malote_relay.store.names import new_message_id
+
+_AT_ONCE = 20
+_SUMMARY_SECONDS = 30.0
+
+_log = structlog.get_logger("malote.delivery")
+
+Sign = Callable[[str, bytes], Awaitable[bytes]]
+"""Given a domain and a message, the header fields to put in front of it: none where there is no key."""
+
+
+async def unsigned(domain: str, content: bytes) -> bytes:
+    """No signature."""
+    return b""
+
+
+class Notifier:
+    """Tells senders. `offer` takes the notices for delivery, `counted` hears of each: its kind, and whether it went.
+
+    `clock` gives epoch seconds.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        config: RelayConfig,
+        clock: Callable[[], float],
+        offer: Callable[[Sequence[Queued], bytes | Path], None],
+        sign: Sign,
+        counted: Callable[[Kind, bool], None],
+    ):
+        self._store = store
+        self._clock = clock
+        self._offer = offer
+        self._sign = sign
+        self._counted = counted
+        self._config = config
+        self._allowance = Allowance(config.notices.per_sender_per_hour, config.notices.per_hour)
+        self._wake = asyncio.Event()
+
+    @property
+    def delay_after(self) -> float:
+        """The age in seconds from which a delay is told of; 0 for never."""
+        return self._config.notices.delay_after_seconds
+
+    def reconfigure(self, config: RelayConfig) -> None:
+        """Tell as this configuration says from now on."""
+        self._config = config
+        self._allowance.configure(config.notices.per_sender_per_hour, config.notices.per_hour)
+
+    def allowed(self, notices: Sequence[Due]) -> list[Due]:
+        """Those of the notices that may go; the others are counted, and told of together later."""
+        now = self._clock()
+        some = []
+        for one in notices:
+            allowed = self._allowance.take(one.sender, now)
+            self._counted(one.kind, allowed)
+            if allowed:
+                some.append(one)
+            else:
+                message = one.outcomes[0].recipient.message_id
+                _log.warning("a notice is left out: its sender has had too many", kind=one.kind, message=message)
+        return some
+
+    async def tell(self, notices: list[Due]) -> None:
+        """Keep the notices; what is kept leaves the list. Raises StoreError, and what else stood in the way."""
+        while notices:
+            some = notices[:_AT_ONCE]
+            ends = await asyncio.gather(*(self._tell(one) for one in some), return_exceptions=True)
+            troubles = [(one, end) for one, end in zip(some, ends, strict=True) if end is not None]
+            notices[:_AT_ONCE] = [one for one, _ in troubles]
+            if troubles:
+                raise troubles[0][1]
+
+    async def run(self) -> None:
+        """Tell those who got no notices of how many there were, until cancelled."""
+        while True:
+            try:
+                async with asyncio.timeout(_SUMMARY_SECONDS):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            await self._summarise()
+
+    def clock_changed(self) -> None:
+        """The clock was moved: look at what is due by it now."""
+        self._wake.set()
+
+    async def _summarise(self) -> None:
+        now = self._clock()
+        for one in self._allowance.summaries(now):
+            try:
+                await self._keep(summary(one, self._reporter(), now=now, id=new_message_id(now)))
+            except StoreError as error:
+                _log.warning("a summary of notices could not be kept", count=one.count, error=str(error))
+            else:
+                self._counted(Kind.SUMMARY, True)
+
+    async def _tell(self, due: Due) -> None:
+        now = self._clock()
+        returned = await self._returned(due)
+        retry_until = due.outcomes[0].recipient.released_at + self._config.delivery.max_age_seconds
+        id = new_message_id(now)
+        await self._keep(notice(due, returned, self._reporter(), retry_until=retry_until, now=now, id=id))
+
+    async def _keep(self, message: NewMessage) -> None:
+        content = message.content
+        assert isinstance(content, bytes)  # noqa: S101  # made here
+        content = await self._sign(self._config.delivery.helo_name, content) + content
+        queued = await self._store.enqueue(dataclasses.replace(message, content=content, size=len(content)))
+        self._offer(queued, content)
+
+    async def _returned(self, due: Due) -> Returned | None:
+        """RFC 3461 section 4.3: the whole message only when that was asked for, and only with a failure."""
+        first = due.outcomes[0].recipient
+        most = self._config.notices.max_returned_bytes
+        full = due.kind is Kind.FAILED and first.dsn.ret is Return.FULL and first.size <= most
+        try:
+            source = await self._store.content(first.message_id)
+            if not full:
+                return Returned(await asyncio.to_thread(Content(source).headers))
+            octets = source if isinstance(source, bytes) else await asyncio.to_thread(source.read_bytes)
+            return Returned(octets, whole=True)
+        except (KeyError, OSError):
+            _log.warning("the message for a notification is gone", message=first.message_id)
+            return None
+
+    def _reporter(self) -> Reporter:
+        return Reporter(self._config.delivery.helo_name, self._config.notices.language)
