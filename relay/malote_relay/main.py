@@ -25,6 +25,8 @@ import structlog
 import uvloop
 
 from malote_relay import logs
+from malote_relay.bounces.intake import Intake
+from malote_relay.bounces.server import BounceServer
 from malote_relay.clock import StepWatch, SystemClock
 from malote_relay.config import ConfigError, RelayConfig, is_address
 from malote_relay.delivery.notices import Kind
@@ -100,6 +102,7 @@ class Relay:
             observer=self._count,
             sign=self._sign_notice,
             noticed=self._count_notice,
+            return_paths=lambda: self._loaded.return_paths,
         )
         self._door = Door(
             rules=Rules(config),
@@ -112,6 +115,10 @@ class Relay:
             offer=self._scheduler.offer,
         )
         self.server = SubmissionServer(self._door, self._loaded.context)
+        self._intake = Intake(
+            self._store, lambda: self._config, lambda: self._loaded.return_paths, self._clock.now, self.metrics
+        )
+        self.bounces = BounceServer(self._intake, lambda: self._config, lambda: self._loaded.context)
         self.observatory = Observatory(self.metrics, self._heartbeat, self._readiness, self._refresh)
         await self._respread(self._window.settle(self._clock.now()))
         await self._clock_went_back()
@@ -123,6 +130,9 @@ class Relay:
         self._opened.push_async_callback(self._scheduler.stop, self._grace)
         await self.server.start()
         self._opened.push_async_callback(self.server.stop, self._grace)
+        if config.listen.bounce_port is not None:
+            await self.bounces.start(config.listen.address, config.listen.bounce_port)
+            self._opened.push_async_callback(self.bounces.stop, self._grace)
         for work in (self._watcher.run(), self._housekeeping()):
             self._opened.push_async_callback(_cancelled, asyncio.create_task(work))
         _log.info(
@@ -131,6 +141,7 @@ class Relay:
             submission=self.server.submission_port,
             submissions=self.server.submissions_port,
             observe=self.observatory.port,
+            bounces=self.bounces.port or None,
             configuration=self._loaded.hash,
         )
 

@@ -44,6 +44,22 @@ class Callout(enum.StrEnum):
     RATE_LIMITED = "rate_limited"
 
 
+class BounceMail(enum.StrEnum):
+    """What came to a return path or feedback address: the values of the label `kind` of malote_bounce_mail_total."""
+
+    BOUNCE = "bounce"
+    COMPLAINT = "complaint"
+    KNOWN = "known"
+    """Told before."""
+    UNMATCHED = "unmatched"
+    """About a message that is not, or no longer, known here."""
+    NO_FAILURE = "no_failure"
+    """A report of a delay, a success, or of mail that is no spam."""
+    AUTOMATIC_REPLY = "automatic_reply"
+    CHALLENGE = "challenge"
+    UNKNOWN = "unknown"
+
+
 NOTICE_KINDS = ("failed", "delayed", "relayed", "summary")
 
 QUEUE_STATES = ("ready", "deferred", "held")
@@ -86,6 +102,13 @@ class Metrics:
             ["kind", "result"],
             registry=registry,
         )
+        self.async_bounces = Counter(
+            "malote_async_bounces", "Bounces told of after delivery.", ["bounce_class"], registry=registry
+        )
+        self.complaints = Counter("malote_complaints", "Complaints of recipients.", registry=registry)
+        self.bounce_mail = Counter(
+            "malote_bounce_mail", "Messages taken in for bounces, by what they were.", ["kind"], registry=registry
+        )
         self.queue_messages = Gauge(
             "malote_queue_messages", "Recipients waiting: ready, deferred or held.", ["state"], registry=registry
         )
@@ -127,6 +150,8 @@ class Metrics:
             self.messages_refused.labels(reason.value)
         for result in Callout:
             self.callouts.labels(result.value)
+        for mail in BounceMail:
+            self.bounce_mail.labels(mail.value)
         for kind in NOTICE_KINDS:
             self.notices.labels(kind, "sent")
             self.notices.labels(kind, "withheld")

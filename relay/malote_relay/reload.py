@@ -31,6 +31,7 @@ from malote_relay.config import (
     configuration_hash,
     decode,
 )
+from malote_relay.returnpath import ReturnPaths
 from malote_relay.signing.signer import Signer
 from malote_relay.submission.server import tls_context
 
@@ -49,6 +50,7 @@ class Loaded:
     hash: str
     signer: Signer
     notice_signer: Signer
+    return_paths: ReturnPaths
     context: ssl.SSLContext
     oldest_key: float | None
     """When the oldest signing key's file was written, in epoch seconds; None when there is no key."""
@@ -67,6 +69,7 @@ def load(directory: Path, in_force: ssl.SSLContext | None = None) -> Loaded:
     keys = directory / KEYS_DIRECTORY
     signer = Signer.load(config, keys)
     notice_signer = Signer.for_notices(config, keys)
+    return_paths = ReturnPaths.load(config, keys)
     written = [_written(keys / key.file) for domain in config.domains for key in domain.keys]
     certificate_error = ""
     try:
@@ -76,7 +79,16 @@ def load(directory: Path, in_force: ssl.SSLContext | None = None) -> Loaded:
             raise
         context, certificate_error = in_force, str(error)
     oldest = min(written, default=None)
-    return Loaded(config, configuration_hash(text), signer, notice_signer, context, oldest, certificate_error)
+    return Loaded(
+        config,
+        configuration_hash(text),
+        signer,
+        notice_signer,
+        return_paths,
+        context,
+        oldest,
+        certificate_error,
+    )
 
 
 def fingerprint(directory: Path) -> Fingerprint:

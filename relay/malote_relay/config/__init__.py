@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from malote_relay.config.accepting import Limits, Listen, SenderMode, SenderVerification, UnknownSender
+from malote_relay.config.bounces import Bounces
 from malote_relay.config.check import KEYS_DIRECTORY, complaint, is_address
 from malote_relay.config.fields import ConfigError
 from malote_relay.config.model import Rehearsal, RelayConfig
@@ -32,6 +33,7 @@ __all__ = [
     "KEYS_DIRECTORY",
     "Account",
     "AccountClass",
+    "Bounces",
     "ConfigError",
     "Delivery",
     "DkimKey",

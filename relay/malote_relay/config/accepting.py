@@ -37,12 +37,16 @@ class SenderVerification(Struct, frozen=True, kw_only=True):
 
 
 class Listen(Struct, frozen=True, kw_only=True):
-    """The listeners. An empty address means every one; port 0 lets the system choose (tests)."""
+    """The listeners. An empty address means every one; port 0 lets the system choose (tests).
+
+    Bounces are taken in where there is a `bounce_port`.
+    """
 
     address: str = ""
     submission_port: ListeningPort = 2587
     submissions_port: ListeningPort = 2465
     observe_port: ListeningPort = 9090
+    bounce_port: ListeningPort | None = None
 
 
 class Limits(Struct, frozen=True, kw_only=True):

@@ -75,13 +75,39 @@ def _notices(config: RelayConfig) -> str:
     return ""
 
 
+def _bounces(config: RelayConfig) -> str:
+    bounces = config.bounces
+    for number, file in enumerate(bounces.secrets):
+        if not _is_plain_file_name(file):
+            return f"bounces.secrets[{number}]: {file!r} is not a plain file name in {KEYS_DIRECTORY}/"
+    for number, domain in enumerate(config.domains):
+        if domain.return_path and not is_host_name(domain.return_path):
+            return (
+                f"domains[{number}].returnPath: {domain.return_path!r} is not a host name: write one whose MX record "
+                "leads to this relay's bounce port"
+            )
+        if domain.return_path and not bounces.secrets:
+            return f"domains[{number}].returnPath needs a secret: name its file in bounces.secrets"
+    if config.listen.bounce_port is not None and not bounces.secrets:
+        return "listen.bouncePort needs a secret: name its file in bounces.secrets"
+    for number, address in enumerate(bounces.feedback_addresses):
+        local, _, host = address.rpartition("@")
+        if not local or not local.isascii() or not is_host_name(host):
+            return f"bounces.feedbackAddresses[{number}]: {address!r} is not an address: write user@domain"
+    return ""
+
+
 def key_complaint(field: str, key: DkimKey) -> str:
     """What is wrong with a key's names."""
     if not _NAME.fullmatch(key.selector):
         return f"{field}: {key.selector!r} is not a selector: write letters, digits and hyphens"
-    if "/" in key.file or key.file.startswith(".") or not key.file:
+    if not _is_plain_file_name(key.file):
         return f"{field}: {key.file!r} is not a plain file name in {KEYS_DIRECTORY}/"
     return ""
+
+
+def _is_plain_file_name(file: str) -> bool:
+    return bool(file) and "/" not in file and not file.startswith(".")
 
 
 def network_complaint(field: str, networks: Sequence[str]) -> str:
@@ -94,7 +120,14 @@ def network_complaint(field: str, networks: Sequence[str]) -> str:
     return ""
 
 
-_CHECKS: Final[tuple[Callable[[RelayConfig], str], ...]] = (_names, _addresses, _accounts, _domains, _notices)
+_CHECKS: Final[tuple[Callable[[RelayConfig], str], ...]] = (
+    _names,
+    _addresses,
+    _accounts,
+    _domains,
+    _notices,
+    _bounces,
+)
 
 
 _NAME: Final = re.compile(r"(?!.{254})[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from malote_relay.config.accepting import Limits, Listen, SenderVerification
+from malote_relay.config.bounces import Bounces
 from malote_relay.config.fields import Struct, Text
 from malote_relay.config.notices import Notices
 from malote_relay.config.sending import Delivery, Resolver
@@ -27,6 +28,7 @@ class RelayConfig(Struct, frozen=True, kw_only=True):
     domains: tuple[Domain, ...] = ()
     sender_verification: SenderVerification = SenderVerification()
     notices: Notices = Notices()
+    bounces: Bounces = Bounces()
     resolver: Resolver = Resolver()
     listen: Listen = Listen()
     limits: Limits = Limits()

@@ -41,12 +41,18 @@ class DkimKey(Struct, frozen=True, kw_only=True):
 
 
 class Domain(Struct, frozen=True, kw_only=True):
-    """A sending domain of the tenant. While `sending` is false, mail from it is refused with `refusal`."""
+    """A sending domain of the tenant. While `sending` is false, mail from it is refused with `refusal`.
+
+    Mail whose reverse-path is at this domain leaves with one at the domain `return_path` instead, by which bounces
+    come back to the relay (VERP); "" leaves it as it is. SPF then looks at `return_path`: a subdomain of this one
+    keeps DMARC's SPF aligned.
+    """
 
     name: str
     sending: bool = False
     refusal: str = ""
     keys: tuple[DkimKey, ...] = ()
+    return_path: str = ""
 
 
 class Plan(Struct, frozen=True, kw_only=True):

@@ -35,6 +35,7 @@ from malote_relay.delivery.reply import Failure
 from malote_relay.delivery.retry import Schedule
 from malote_relay.delivery.route import Names, Policy
 from malote_relay.delivery.waiting import Situation, Stage, Waiting, explain
+from malote_relay.returnpath import NONE, Current
 from malote_relay.store.model import Outcome, Queued, Store
 from malote_relay.store.names import domain_of
 
@@ -73,7 +74,7 @@ class Scheduler:
 
     `clock` gives epoch seconds (the relay's clock); `observer` hears of every outcome of accepted mail once it is
     written down; not of the relay's own notifications. Those are signed by `sign`, and `noticed` hears of each: what
-    it tells, and whether it was sent or left out.
+    it tells, and whether it was sent or left out. `return_paths` gives those in force.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Scheduler:
         observer: Callable[[Outcome], None] | None = None,
         sign: Sign = unsigned,
         noticed: Callable[[Kind, bool], None] = lambda kind, sent: None,
+        return_paths: Current = lambda: NONE,
         rng: random.Random | None = None,
         bounds: Bounds | None = None,
         timeouts: Timeouts | None = None,
@@ -94,6 +96,7 @@ class Scheduler:
         self._store = store
         self._config = config
         self._clock = clock
+        self._return_paths = return_paths
         self._rng = rng or random.SystemRandom()
         self._idle_seconds = idle_seconds
         self._router = Router(names, Policy.of(config), self._rng)
@@ -164,7 +167,7 @@ class Scheduler:
             return
         # A file is no longer where the caller wrote it: the store has taken it over.
         shared, size = (Content(content), len(content)) if isinstance(content, bytes) else (None, 0)
-        for domain, recipients in _by_domain(due):
+        for domain, recipients in self._jobs_of(due):
             if not self._lanes.admits(domain, len(recipients)):
                 self._lanes.refuse(domain)
                 self._look_again()
@@ -272,7 +275,7 @@ class Scheduler:
         more = len(page) >= limit
         whole = _whole_messages(page) if more else page
         taken = [one for one in whole if one.id not in self._settled and one.id not in self._lanes]
-        for domain, recipients in _by_message_and_domain(taken):
+        for domain, recipients in self._jobs_of(taken):
             if not self._lanes.fits(domain):
                 self._lanes.refuse(domain)
                 continue
@@ -295,7 +298,16 @@ class Scheduler:
         self._look = True
         self._wake.set()
 
-    # Jobs: one message's recipients at one domain.
+    # Jobs: one message's recipients at one domain; or one alone where each gets a reverse-path of its own.
+
+    def _jobs_of(self, queued: Sequence[Queued]) -> Iterator[tuple[str, Sequence[Queued]]]:
+        """The recipients by message and domain, in the order of arrival, in parts that fit one transaction."""
+        messages: dict[str, list[Queued]] = {}
+        for one in queued:
+            messages.setdefault(one.message_id, []).append(one)
+        for message, recipients in messages.items():
+            alone = self._return_paths().applies(recipients[0].reverse_path, message)
+            yield from _by_domain(recipients, 1 if alone else MAX_RECIPIENTS)
 
     def _begin(self, job: _Job) -> None:
         self._lanes.add(job.domain, job.recipients)
@@ -322,8 +334,13 @@ class Scheduler:
                 content = job.content or Content(await self._store.content(first.message_id))
             except KeyError as error:
                 raise _ContentGone from error
+            reverse_path = first.reverse_path
+            if len(recipients) == 1:
+                reverse_path = self._return_paths().make(
+                    reverse_path, first.message_id, first.address, first.received_at
+                )
             return Envelope(
-                reverse_path=first.reverse_path,
+                reverse_path=reverse_path,
                 recipients=[one.address for one in recipients],
                 content=content,
                 size=first.size,
@@ -403,19 +420,11 @@ def _whole_messages(page: Sequence[Queued]) -> Sequence[Queued]:
     return page[:last] or page
 
 
-def _by_domain(queued: Sequence[Queued]) -> Iterator[tuple[str, Sequence[Queued]]]:
-    """The recipients of one message by domain, in the order of arrival, in parts that fit one transaction."""
+def _by_domain(queued: Sequence[Queued], most: int) -> Iterator[tuple[str, Sequence[Queued]]]:
+    """The recipients of one message by domain, in the order of arrival, in parts of `most` at most."""
     groups: dict[str, list[Queued]] = {}
     for one in queued:
         groups.setdefault(domain_of(one.address), []).append(one)
     for domain, group in groups.items():
-        for start in range(0, len(group), MAX_RECIPIENTS):
-            yield domain, group[start : start + MAX_RECIPIENTS]
-
-
-def _by_message_and_domain(queued: Sequence[Queued]) -> Iterator[tuple[str, Sequence[Queued]]]:
-    messages: dict[str, list[Queued]] = {}
-    for one in queued:
-        messages.setdefault(one.message_id, []).append(one)
-    for recipients in messages.values():
-        yield from _by_domain(recipients)
+        for start in range(0, len(group), most):
+            yield domain, group[start : start + most]

@@ -61,7 +61,7 @@ CREATE TABLE events (
     header_from TEXT NOT NULL,
     recipient TEXT NOT NULL,
     domain TEXT NOT NULL,
-    status TEXT NOT NULL,           -- delivered, deferred, failed
+    status TEXT NOT NULL,           -- delivered, deferred, failed; told of later: bounced, complained
     bounce_class TEXT NOT NULL,
     reply TEXT NOT NULL,
     host TEXT NOT NULL,

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
@@ -134,7 +134,7 @@ class World:
         offer: bool = True,
         eight_bit: bool = False,
         smtputf8: bool = False,
-        dsn: DsnRequest = NO_DSN,
+        dsn: DsnRequest | Mapping[str, DsnRequest] = NO_DSN,
     ) -> str:
         id = f"m{next(self._ids):06}"
         if content is None:
@@ -142,6 +142,10 @@ class World:
                 f"From: <{sender}>\r\nTo: <{recipients[0]}>\r\nSubject: {id}\r\n"
                 f"Message-ID: <{id}@acme.example>\r\n\r\nGood day.\r\n.dot\r\n"
             ).encode()
+
+        def requests(recipient: str) -> DsnRequest:
+            return dsn if isinstance(dsn, DsnRequest) else dsn.get(recipient, NO_DSN)
+
         message = NewMessage(
             id=id,
             account="app",
@@ -149,7 +153,8 @@ class World:
             header_from=SENDER,
             message_id=f"<{id}@acme.example>",
             recipients=[
-                NewRecipient(one, int((not_before or self.clock()) // 3600), not_before, dsn) for one in recipients
+                NewRecipient(one, int((not_before or self.clock()) // 3600), not_before, requests(one))
+                for one in recipients
             ],
             content=self._kept(id, content),
             size=len(content),

@@ -136,7 +136,8 @@ async def test_recipients_left_over_for_the_next_transaction_keep_their_own_requ
     mx.dsn = True
     mx.recipients["b@shop.example"] = Behaviour(action=Action.DEFER, reply="452 4.5.3 Too many recipients", times=1)
     await world.start()
-    await world.send("a@shop.example", "b@shop.example", "c@shop.example", dsn=asked(Notify.NEVER))
+    requests = {"a@shop.example": asked(S), "b@shop.example": asked(Notify.NEVER)}
+    await world.send("a@shop.example", "b@shop.example", "c@shop.example", dsn=requests)
     first, second = await mx.wait_for(2)
     assert [len(first.rcpt_options), second.recipients] == [2, ("b@shop.example",)]
     assert second.rcpt_options == (("NOTIFY=NEVER", "ORCPT=rfc822;b@shop.example"),)

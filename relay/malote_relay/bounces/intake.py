@@ -1,0 +1,214 @@
+"""What is done with a message that came to a return path or a feedback address.
+
+It is read, matched to the message it is about, and written down as an event; only then there is a positive answer.
+Who is believed: a bounce by the return path it came to, which nobody can make up; a complaint by a return path found
+in it, or by the id in the relay's Received field, which only those know who have the message. Automatic replies,
+challenges, reports of delays and what cannot be matched are taken, counted and forgotten.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import structlog
+
+from malote_relay.bounces import arf, dsn, events
+from malote_relay.bounces.arf import Feedback
+from malote_relay.bounces.events import Report, Status
+from malote_relay.bounces.text import Kind
+from malote_relay.bounces.verdict import Bounce, verdict
+from malote_relay.config import RelayConfig
+from malote_relay.metrics import BounceMail, Metrics
+from malote_relay.returnpath import Current, NotOurs, Token
+from malote_relay.store.model import Tables
+
+_RECEIVED_ID: Final = re.compile(rb"\bid ([0-9a-f]{22})\b")
+_MAX_IDS: Final = 10
+
+_log = structlog.get_logger("malote.bounces")
+
+
+@dataclass(frozen=True, slots=True)
+class Consequence:
+    """What was told of a recipient after delivery, for those who act on it (suppression, pauses of accounts).
+
+    `bounce_class` is "" for a complaint; `permanent` is false for a bounce that may be over soon.
+    """
+
+    address: str
+    at: float
+    message: str
+    account: str
+    bounce_class: str = ""
+    permanent: bool = False
+    words: str = ""
+
+
+class Acts(Protocol):
+    """Who acts on what was told. Called before the answer to who told it, and again if that is told again.
+
+    Raises StoreError when it cannot be done now: then it will be told again.
+    """
+
+    async def bounced(self, bounce: Consequence) -> None:
+        """A message that had been taken was not delivered after all."""
+        ...
+
+    async def complained(self, complaint: Consequence) -> None:
+        """A recipient called a message unwanted."""
+        ...
+
+
+class Nothing:
+    """Nobody acts."""
+
+    async def bounced(self, bounce: Consequence) -> None:
+        """Nothing."""
+
+    async def complained(self, complaint: Consequence) -> None:
+        """Nothing."""
+
+
+FEEDBACK: Final = "feedback"
+"""Stands for a feedback address, which names no message."""
+
+Address = Token | str
+
+
+class Intake:
+    """Reads, matches and writes down. `config` and `paths` give those in force."""
+
+    def __init__(
+        self,
+        tables: Tables,
+        config: Callable[[], RelayConfig],
+        paths: Current,
+        clock: Callable[[], float],
+        metrics: Metrics,
+        acts: Acts | None = None,
+    ) -> None:
+        self.acts: Acts = acts or Nothing()
+        self._tables = tables
+        self._config = config
+        self._paths = paths
+        self._clock = clock
+        self._metrics = metrics
+
+    async def open(self) -> None:
+        """Make ready. Raises StoreError."""
+        await self._tables.write(events.prepare)
+
+    def address(self, path: str) -> Address:
+        """What a recipient's address stands for. Raises NotOurs."""
+        if path.lower() in {one.lower() for one in self._config().bounces.feedback_addresses}:
+            return FEEDBACK
+        return self._paths().read(path, self._clock())
+
+    async def take(self, address: Address, content: bytes) -> None:
+        """Take a message in. Raises StoreError: nothing was kept then, and it must come again."""
+        feedback = await asyncio.to_thread(arf.parse_arf, content)
+        if feedback is not None:
+            await self._complaint(address, feedback, content)
+            return
+        report = await asyncio.to_thread(dsn.parse_dsn, content)
+        if report is None:
+            kind = await asyncio.to_thread(dsn.automatic, content)
+            self._count(_KINDS[kind])
+            return
+        bounce = verdict(report)
+        if bounce is None:
+            self._count(BounceMail.NO_FAILURE)
+            return
+        await self._bounce(address, bounce, content)
+
+    async def _bounce(self, address: Address, bounce: Bounce, content: bytes) -> None:
+        now = self._clock()
+        tokens = [address] if isinstance(address, Token) else self._paths().found_in(content, now)
+        for token in tokens[:1]:
+            report = Report(
+                Status.BOUNCED, now, token.message, bounce.bounce_class, bounce.words, bounce.host, token.mark
+            )
+            matched = await self._tables.write(events.recording(report))
+            if matched is not None:
+                self._count(BounceMail.KNOWN if matched.known else BounceMail.BOUNCE)
+                if not matched.known:
+                    self._metrics.async_bounces.labels(bounce.bounce_class).inc()
+                self._say("bounced", report, matched.recipient, matched.account)
+                await self.acts.bounced(
+                    Consequence(
+                        matched.recipient,
+                        now,
+                        token.message,
+                        matched.account,
+                        bounce.bounce_class,
+                        bounce.permanent,
+                        bounce.words,
+                    )
+                )
+                return
+        self._count(BounceMail.UNMATCHED)
+
+    async def _complaint(self, address: Address, feedback: Feedback, content: bytes) -> None:
+        if not feedback.kind.complaint:
+            self._count(BounceMail.NO_FAILURE)
+            return
+        now = self._clock()
+        words = f"feedback: {feedback.kind.value}"
+        for message, mark in self._complained_of(address, feedback, content, now):
+            for recipient in [""] if mark else [*feedback.recipients, ""]:
+                report = Report(
+                    Status.COMPLAINED, now, message, "complaint", words, feedback.user_agent, mark, recipient
+                )
+                matched = await self._tables.write(events.recording(report))
+                if matched is None:
+                    continue
+                self._count(BounceMail.KNOWN if matched.known else BounceMail.COMPLAINT)
+                if not matched.known:
+                    self._metrics.complaints.inc()
+                self._say("complained", report, matched.recipient, matched.account)
+                await self.acts.complained(Consequence(matched.recipient, now, message, matched.account, words=words))
+                return
+        self._count(BounceMail.UNMATCHED)
+
+    def _complained_of(
+        self, address: Address, feedback: Feedback, content: bytes, now: float
+    ) -> list[tuple[str, bytes]]:
+        """The messages that may be meant, the surest first, with the recipient's mark where that is known."""
+        if isinstance(address, Token):
+            return [(address.message, address.mark)]
+        tokens = []
+        try:
+            tokens.append(self._paths().read(feedback.reverse_path, now))
+        except NotOurs:
+            tokens += self._paths().found_in(content, now)[:1]
+        if tokens:
+            return [(token.message, token.mark) for token in tokens]
+        ids = dict.fromkeys(found[1].decode() for found in _RECEIVED_ID.finditer(content))
+        return [(one, b"") for one in list(ids)[:_MAX_IDS]]
+
+    def _count(self, kind: BounceMail) -> None:
+        self._metrics.bounce_mail.labels(kind.value).inc()
+        _log.info("bounce mail", kind=kind.value)
+
+    def _say(self, what: str, report: Report, recipient: str, account: str) -> None:
+        _log.info(
+            what,
+            message=report.message,
+            recipient=recipient,
+            account=account,
+            bounce_class=report.bounce_class,
+            reply=report.words,
+            host=report.host,
+        )
+
+
+_KINDS: Final = {
+    Kind.BOUNCE: BounceMail.UNKNOWN,
+    Kind.AUTOMATIC_REPLY: BounceMail.AUTOMATIC_REPLY,
+    Kind.CHALLENGE: BounceMail.CHALLENGE,
+    Kind.UNKNOWN: BounceMail.UNKNOWN,
+}

@@ -1,0 +1,353 @@
+"""What comes back after delivery: return paths of the relay's own, bounces and complaints taken in."""
+
+from __future__ import annotations
+
+import asyncio
+import smtplib
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from malote_dev.mailworld.behaviour import Action, Behaviour
+from malote_dev.mailworld.verify import verify
+from malote_relay.bounces.intake import Consequence
+from malote_relay.config import KEYS_DIRECTORY, Bounces, Domain, Listen
+from malote_relay.store.model import StoreError
+
+HOST = "bounces.acme.example"
+FEEDBACK = f"fbl@{HOST}"
+
+
+class Acted:
+    """Who acts on what was told; or cannot, while `broken`."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, Consequence]] = []
+        self.broken = False
+
+    async def bounced(self, bounce: Consequence) -> None:
+        self._note("bounced", bounce)
+
+    async def complained(self, complaint: Consequence) -> None:
+        self._note("complained", complaint)
+
+    def _note(self, what: str, consequence: Consequence) -> None:
+        if self.broken:
+            raise StoreError("not now")
+        self.told.append((what, consequence))
+
+
+@pytest.fixture
+async def relay(site: Any, start: Callable[[], Any]) -> Any:
+    """A relay with return paths for acme.example, that takes bounces in."""
+    (site.directory / KEYS_DIRECTORY / "bounces.key").write_bytes(b"a secret of the tenant's own")
+    keys = site.config.domains[0].keys
+    site.change(
+        domains=(Domain(name="acme.example", sending=True, keys=keys, return_path=HOST),),
+        bounces=Bounces(secrets=("bounces.key",), feedback_addresses=(FEEDBACK,), max_message_bytes=400_000),
+        listen=Listen(address="127.0.0.1", submission_port=0, submissions_port=0, observe_port=0, bounce_port=0),
+    )
+    running = await start()
+    running.acted = running.relay._intake.acts = Acted()
+    return running
+
+
+async def bring(relay: Any, to: str, content: bytes, *, sender: str = "", tls: bool = False) -> tuple[int, str]:
+    """Bring a message to the bounce port as a remote server does: the last reply."""
+
+    def talk() -> tuple[int, str]:
+        with smtplib.SMTP("127.0.0.1", relay.relay.bounces.port, "mx.dest.example", timeout=10) as client:
+            if tls:
+                context = ssl._create_unverified_context()
+                client.starttls(context=context)
+            try:
+                client.sendmail(sender or "<>", [to], content)
+            except smtplib.SMTPRecipientsRefused as refused:
+                code, words = next(iter(refused.recipients.values()))
+                return code, words.decode()
+            except smtplib.SMTPResponseException as refused:
+                said = refused.smtp_error
+                return refused.smtp_code, said.decode() if isinstance(said, bytes) else said
+            return 250, ""
+
+    return await asyncio.to_thread(talk)
+
+
+async def events(relay: Any) -> list[tuple[Any, ...]]:
+    rows: list[tuple[Any, ...]] = await relay.relay._store.read(
+        lambda connection: connection.execute(
+            "SELECT status, recipient, bounce_class, reply, host, account, header_from FROM events ORDER BY id"
+        ).fetchall()
+    )
+    return rows
+
+
+async def told(relay: Any) -> list[tuple[Any, ...]]:
+    return [row for row in await events(relay) if row[0] in ("bounced", "complained")]
+
+
+async def sent(relay: Any, site: Any, compose: Any, *to: str) -> list[Any]:
+    """Send a message; what the recipients' host received."""
+    await relay.send(compose(), to=to or ("bob@dest.example",))
+    messages: list[Any] = await site.world.mx.wait_for(len(to) or 1)
+    return messages
+
+
+def dsn(
+    recipient: str, *, action: str = "failed", status: str = "5.1.1", said: str = "550 5.1.1 no such user"
+) -> bytes:
+    return (
+        "From: MAILER-DAEMON@dest.example\r\nSubject: Undelivered\r\nMIME-Version: 1.0\r\n"
+        'Content-Type: multipart/report; report-type=delivery-status; boundary="b"\r\n\r\n--b\r\n'
+        "Content-Type: text/plain\r\n\r\nSorry.\r\n--b\r\nContent-Type: message/delivery-status\r\n\r\n"
+        f"Reporting-MTA: dns; mx.dest.example\r\n\r\nFinal-Recipient: rfc822; {recipient}\r\nAction: {action}\r\n"
+        f"Status: {status}\r\nDiagnostic-Code: smtp; {said}\r\n\r\n--b--\r\n"
+    ).encode()
+
+
+def arf(original: bytes, kind: str = "abuse", more: str = "") -> bytes:
+    return (
+        b"From: fbl@provider.example\r\nSubject: abuse report\r\nMIME-Version: 1.0\r\n"
+        b'Content-Type: multipart/report; report-type=feedback-report; boundary="b"\r\n\r\n--b\r\n'
+        b"Content-Type: text/plain\r\n\r\nA complaint.\r\n--b\r\nContent-Type: message/feedback-report\r\n\r\n"
+        + f"Feedback-Type: {kind}\r\nUser-Agent: Provider/1\r\nVersion: 1\r\n{more}\r\n--b\r\n".encode()
+        + b"Content-Type: message/rfc822\r\n\r\n"
+        + original
+        + b"\r\n--b--\r\n"
+    )
+
+
+async def test_each_recipients_copy_leaves_with_a_return_path_of_its_own(relay: Any, site: Any, compose: Any) -> None:
+    messages = await sent(relay, site, compose, "bob@dest.example", "eve@dest.example")
+    assert len({message.mail_from for message in messages}) == 2
+    assert all(message.mail_from.endswith(f"@{HOST}") for message in messages)
+    assert sorted(message.recipients for message in messages) == [("bob@dest.example",), ("eve@dest.example",)]
+
+
+async def test_spf_passes_for_the_return_paths_domain_and_stays_aligned(relay: Any, site: Any, compose: Any) -> None:
+    world = site.world
+    world.dns.set(HOST, "TXT", "v=spf1 ip4:127.0.0.0/8 -all")
+    world.dns.set("_dmarc.acme.example", "TXT", "v=DMARC1; p=reject; aspf=r")
+    (message,) = await sent(relay, site, compose)
+    verdict = await verify(message.content, message.peer, message.helo, message.mail_from, world.dns)
+    assert verdict.all_pass, verdict
+
+
+async def test_a_bounce_to_the_return_path_is_matched_and_written_down_before_the_250(
+    relay: Any, site: Any, compose: Any
+) -> None:
+    messages = await sent(relay, site, compose, "bob@dest.example", "eve@dest.example")
+    about_eve = next(one for one in messages if one.recipients == ("eve@dest.example",))
+    # Case is lost on some ways, and the report names an address that the sender never used.
+    reply = await bring(relay, about_eve.mail_from.upper(), dsn("eve@elsewhere.example"), tls=True)
+    assert reply == (250, "")
+    assert await told(relay) == [
+        (
+            "bounced",
+            "eve@dest.example",
+            "bad-mailbox",
+            "550 5.1.1 no such user",
+            "mx.dest.example",
+            "app",
+            "ana@acme.example",
+        )
+    ]
+    ((what, consequence),) = relay.acted.told
+    assert (what, consequence.address, consequence.bounce_class) == ("bounced", "eve@dest.example", "bad-mailbox")
+    assert consequence.permanent
+    assert relay.counted("malote_async_bounces_total", bounce_class="bad-mailbox") == 1
+
+
+async def test_a_bounce_that_is_quicker_than_the_delivery_s_event_is_matched_all_the_same(
+    relay: Any, site: Any, compose: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = asyncio.Event()
+    record = relay.relay._store.record
+
+    async def slow(outcomes: Any) -> None:
+        await late.wait()
+        await record(outcomes)
+
+    monkeypatch.setattr(relay.relay._store, "record", slow)
+    (message,) = await sent(relay, site, compose)
+    assert await bring(relay, message.mail_from, dsn("bob@dest.example")) == (250, "")
+    late.set()
+    assert [row[:2] for row in await told(relay)] == [("bounced", "bob@dest.example")]
+
+
+async def test_what_is_told_twice_is_one_event_and_counts_once(relay: Any, site: Any, compose: Any) -> None:
+    (message,) = await sent(relay, site, compose)
+    for _ in range(2):
+        assert (await bring(relay, message.mail_from, dsn("bob@dest.example")))[0] == 250
+    assert len(await told(relay)) == 1
+    assert relay.counted("malote_async_bounces_total", bounce_class="bad-mailbox") == 1
+    assert relay.counted("malote_bounce_mail_total", kind="known") == 1
+
+
+async def test_what_cannot_be_acted_on_now_is_asked_for_again(relay: Any, site: Any, compose: Any) -> None:
+    (message,) = await sent(relay, site, compose)
+    relay.acted.broken = True
+    assert (await bring(relay, message.mail_from, dsn("bob@dest.example")))[0] == 451
+    relay.acted.broken = False
+    assert (await bring(relay, message.mail_from, dsn("bob@dest.example")))[0] == 250
+    assert len(relay.acted.told) == len(await told(relay)) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (dsn("bob@dest.example", action="delayed", status="4.4.1"), "no_failure"),
+        (b"From: Bob <bob@dest.example>\r\nSubject: Automatic reply: Hello\r\n\r\nI am away.\r\n", "automatic_reply"),
+        (b"From: Bob <bob@dest.example>\r\nSubject: Please confirm your email\r\n\r\nClick.\r\n", "challenge"),
+        (b"From: Bob <bob@dest.example>\r\nSubject: Re: Hello\r\n\r\nThank you.\r\n", "unknown"),
+        (b"", "unknown"),
+    ],
+)
+async def test_what_is_no_failure_is_taken_and_counted_but_is_no_bounce(
+    relay: Any, site: Any, compose: Any, content: bytes, kind: str
+) -> None:
+    (message,) = await sent(relay, site, compose)
+    assert (await bring(relay, message.mail_from, content))[0] == 250
+    assert await told(relay) == []
+    assert relay.acted.told == []
+    assert relay.counted("malote_bounce_mail_total", kind=kind) == 1
+
+
+async def test_nobody_but_a_bounce_gets_in(relay: Any, site: Any, compose: Any) -> None:
+    (message,) = await sent(relay, site, compose)
+    path = message.mail_from
+    forged = path.replace(path[40], "3" if path[40] != "3" else "4", 1)
+    for to in (forged, f"postmaster@{HOST}", "bob@dest.example", "ana@acme.example"):
+        code, words = await bring(relay, to, dsn("bob@dest.example"))
+        assert (code, words[:6]) == (550, "5.1.1 ")
+    assert await bring(relay, path, dsn("bob@dest.example"), sender="bob@dest.example") == (
+        550,
+        "5.7.1 only bounces, which have the null sender, are taken here",
+    )
+    assert await told(relay) == []
+
+
+async def test_a_return_path_ends_with_its_time(relay: Any, site: Any, compose: Any) -> None:
+    (message,) = await sent(relay, site, compose)
+    relay.relay._clock.offset += 16 * 86_400
+    code, words = await bring(relay, message.mail_from, dsn("bob@dest.example"))
+    assert (code, words) == (550, "5.1.1 this return path has expired")
+
+
+async def test_a_complaint_is_matched_by_the_return_path_in_it(relay: Any, site: Any, compose: Any) -> None:
+    messages = await sent(relay, site, compose, "bob@dest.example", "eve@dest.example")
+    about_eve = next(one for one in messages if one.recipients == ("eve@dest.example",))
+    original = f"Return-Path: <{about_eve.mail_from}>\r\n".encode() + about_eve.content
+    assert (await bring(relay, FEEDBACK, arf(original), sender="fbl@provider.example"))[0] == 250
+    ((status, recipient, bounce_class, reply, *_),) = await told(relay)
+    assert (status, recipient, bounce_class, reply) == (
+        "complained",
+        "eve@dest.example",
+        "complaint",
+        "feedback: abuse",
+    )
+    assert [what for what, _ in relay.acted.told] == ["complained"]
+    assert relay.counted("malote_complaints_total") == 1
+
+
+async def test_a_complaint_without_a_return_path_is_matched_by_our_received_field(
+    relay: Any, site: Any, compose: Any
+) -> None:
+    messages = await sent(relay, site, compose, "bob@dest.example", "eve@dest.example")
+    hidden = messages[0].content  # a provider that leaves the envelope out
+    unnamed = arf(hidden)
+    named = arf(hidden, more="Original-Rcpt-To: eve@dest.example\r\n")
+    assert (await bring(relay, FEEDBACK, unnamed, sender="fbl@provider.example"))[0] == 250
+    assert await told(relay) == []  # whose it is cannot be told
+    assert relay.counted("malote_bounce_mail_total", kind="unmatched") == 1
+    assert (await bring(relay, FEEDBACK, named, sender="fbl@provider.example"))[0] == 250
+    assert [row[:2] for row in await told(relay)] == [("complained", "eve@dest.example")]
+
+
+async def test_feedback_that_is_no_complaint_and_complaints_about_others_mail_change_nothing(
+    relay: Any, site: Any, compose: Any
+) -> None:
+    (message,) = await sent(relay, site, compose)
+    for content in (
+        arf(message.content, "not-spam"),
+        arf(b"Received: by out.other.example id 06611830ded15f554fbcd0\r\nSubject: x\r\n\r\nx\r\n"),
+    ):
+        assert (await bring(relay, FEEDBACK, content, sender="fbl@provider.example"))[0] == 250
+    assert await told(relay) == []
+
+
+async def test_a_message_is_bounded_and_its_form_does_not_matter(relay: Any, site: Any, compose: Any) -> None:
+    (message,) = await sent(relay, site, compose)
+    assert (await bring(relay, message.mail_from, b"x" * 500_000))[0] == 552
+    long = dsn("bob@dest.example") + b"y" * 300_000 + b"\r\n"
+    assert (await bring(relay, message.mail_from, long))[0] == 250
+    assert len(await told(relay)) == 1
+
+
+async def test_a_client_that_sends_too_often_is_put_off(relay: Any, site: Any, compose: Any) -> None:
+    (message,) = await sent(relay, site, compose)
+    site.change(bounces={"max_messages_per_client_per_minute": 2})
+    await relay.relay._watcher.look()
+    codes = [(await bring(relay, message.mail_from, b"Subject: x\r\n\r\n"))[0] for _ in range(4)]
+    assert codes[-1] == 450
+
+
+async def test_a_client_has_only_so_many_sessions(relay: Any, site: Any) -> None:
+    site.change(bounces={"max_sessions_per_client": 2})
+    await relay.relay._watcher.look()
+    pairs = [await asyncio.open_connection("127.0.0.1", relay.relay.bounces.port) for _ in range(3)]
+    greetings = [(await reader.readline())[:3] for reader, _ in pairs]
+    for _, writer in pairs:
+        writer.close()
+    assert greetings == [b"220", b"220", b"421"]
+
+
+async def test_the_dialogue_is_pipelined_strict_and_offers_what_works(relay: Any, site: Any, compose: Any) -> None:
+    (message,) = await sent(relay, site, compose)
+    reader, writer = await asyncio.open_connection("127.0.0.1", relay.relay.bounces.port)
+    assert (await reader.readline()).startswith(b"220 out.acme.smtp.example ESMTP")
+    commands = (
+        b"MAIL FROM:<>\r\nEHLO mx.dest.example\r\nAUTH PLAIN AAAA\r\nRCPT TO:<x@y.example>\r\nMAIL FROM:<> SIZE=1\r\n"
+        b"RCPT TO:<" + message.mail_from.encode() + b">\r\nDATA\r\n"
+    )
+    writer.write(commands + dsn("bob@dest.example") + b"\n.\nMAIL FROM:<>\n\r\n.\r\nQUIT\r\n")
+    lines = (await reader.read()).decode().split("\r\n")
+    codes = [line[:4] for line in lines if line]
+    assert codes == ["503 ", *["250-"] * 6, "250 ", "500 ", "503 ", "250 ", "250 ", "354 ", "250 ", "221 "]
+    offered = {line[4:].split(" ")[0] for line in lines[2:8]}
+    assert offered == {"PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "STARTTLS", "ENHANCEDSTATUSCODES"}
+    assert len(await told(relay)) == 1
+    writer.close()
+
+
+async def test_the_relays_own_notices_go_to_the_sender_and_not_to_the_return_path(
+    relay: Any, site: Any, compose: Any
+) -> None:
+    world = site.world
+    world.mx.recipients["gone@dest.example"] = Behaviour(action=Action.REFUSE)
+    await relay.send(compose(), to=("gone@dest.example",))
+    (report,) = await world.provider.wait_for(1)
+    assert (report.mail_from, report.recipients) == ("", ("ana@acme.example",))
+
+
+async def test_the_port_stays_closed_unless_it_is_asked_for(start: Callable[[], Any]) -> None:
+    running = await start()
+    assert running.relay.bounces.port == 0
+
+
+async def test_stopping_lets_a_bounce_under_way_finish(relay: Any, site: Any, compose: Any) -> None:
+    (message,) = await sent(relay, site, compose)
+    reader, writer = await asyncio.open_connection("127.0.0.1", relay.relay.bounces.port)
+    writer.write(b"EHLO mx\r\nMAIL FROM:<>\r\nRCPT TO:<" + message.mail_from.encode() + b">\r\nDATA\r\n")
+    while b"354" not in (line := await reader.readline()):
+        assert line
+    stopping = asyncio.create_task(relay.relay.bounces.stop(5.0))
+    await asyncio.sleep(0.05)
+    writer.write(dsn("bob@dest.example") + b".\r\n")
+    assert (await reader.readline()).startswith(b"250 2.0.0 taken in")
+    assert (await reader.readline()).startswith(b"421 4.3.2")
+    await stopping
+    assert len(await told(relay)) == 1
+    writer.close()
