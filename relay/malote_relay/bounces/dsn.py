@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from malote_relay.bounces import mime
 from malote_relay.bounces.mime import Fields, first
-from malote_relay.bounces.text import Kind, recognise
+from malote_relay.bounces.text import MAX_TEXT, Kind, recognise
 from malote_relay.delivery.parameters import from_utf8_xtext, from_xtext
 
 MAX_RECIPIENTS = 100
@@ -22,6 +22,7 @@ MAX_RECIPIENTS = 100
 
 _REPORTS = ("message/delivery-status", "message/global-delivery-status")
 _STATUS = re.compile(r"(?<![\d.])([245])\.(\d{1,3})\.(\d{1,3})(?![\d.])")
+_TAG = re.compile(r"<[^>]{0,1000}>")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
@@ -81,13 +82,17 @@ def automatic(content: bytes) -> Kind:
 
 
 def plain_text(content: bytes) -> str:
-    """The first text of a message."""
+    """The first text of a message; of one in HTML what stands between the tags."""
     message = mime.read(content)
+    html = ""
     if message is not None:
         for part in mime.parts(message):
-            if mime.kind(part) == "text/plain" and (text := mime.text(part)).strip():
+            kind = mime.kind(part)
+            if kind == "text/plain" and (text := mime.text(part)).strip():
                 return text.replace("\r\n", "\n")
-    return ""
+            if kind == "text/html" and not html:
+                html = _TAG.sub(" ", mime.text(part)[: 2 * MAX_TEXT])
+    return html
 
 
 def _structured(groups: Sequence[Fields]) -> Dsn | None:

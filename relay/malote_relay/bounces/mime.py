@@ -7,6 +7,7 @@ beginning.
 
 from __future__ import annotations
 
+import email.header
 import email.message
 import email.parser
 import email.policy
@@ -70,6 +71,15 @@ def fields(part: email.message.Message) -> Fields:
 def first(among: Fields, *names: str) -> str:
     """The value of the first field that has one of the names, tried in their order; "" for none."""
     return next((value for wanted in names for name, value in among if name == wanted and value), "")
+
+
+def decoded(value: str) -> str:
+    """A field's text with its encoded words (RFC 2047) decoded, as far as they can be; of its beginning only."""
+    value = value[:_MAX_LINE]
+    try:
+        return str(email.header.make_header(email.header.decode_header(value)))
+    except Exception:
+        return value
 
 
 def text(part: email.message.Message) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from malote_relay.bounces.dsn import Action, Dsn, RecipientStatus
+from malote_relay.bounces.dsn import Action, Dsn
 from malote_relay.delivery.classify import classify
 from malote_relay.delivery.reply import Reply
 
@@ -22,25 +22,25 @@ class Bounce:
     host: str
 
 
+_NO_CODE = 500
+"""Stands for a reply code that nobody told: no rule goes by it."""
+
+
 def verdict(dsn: Dsn) -> Bounce | None:
     """The failure a report tells of; None when it tells of none: a delay or a success."""
     failed = next((one for one in dsn.recipients if one.action is Action.FAILED), None)
     if failed is None:
         return None
-    reply = _reply(failed)
-    read = classify(reply)
-    return Bounce(read.bounce_class, read.permanent, str(reply), failed.remote or dsn.reporter)
-
-
-def _reply(one: RecipientStatus) -> Reply:
-    """As the remote may have said it. A status that says more than the words' own code comes before it."""
-    text = " ".join(one.diagnostic.split())
+    text = " ".join(failed.diagnostic.split())
     found = _REPLY.search(text)
     code, enhanced = (int(found[1]), found[2] or "") if found else (0, "")
     said = text[found.end() :] if found else text
-    status = one.status or enhanced
-    if not code or status[:1] not in ("", str(code)[0]):
-        # Given up after temporary replies (5.4.7), or no reply at all: the report's own code decides.
-        code = {"4": 450, "5": 550}.get(status[:1], 550)
-    best = enhanced if enhanced and enhanced[2:] != "0.0" and enhanced[0] == str(code)[0] else status
-    return Reply(code, (f"{best} {said}".strip(),))
+    status = failed.status or enhanced
+    if code and status[:1] not in ("", str(code)[0]):
+        code = 0  # given up after temporary replies, or the other way round: the report's own status decides
+    if enhanced and enhanced[2:] != "0.0" and (not code or enhanced[0] == str(code)[0]):
+        status = enhanced if code else status
+    said = f"{status} {said.removeprefix(status).strip()}".strip()
+    read = classify(Reply(code or _NO_CODE, (said,)))
+    words = Reply(code or (450 if status[:1] == "4" else 550), (said,))
+    return Bounce(read.bounce_class, words.permanent, str(words), failed.remote or dsn.reporter)

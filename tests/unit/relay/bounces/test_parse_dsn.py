@@ -152,6 +152,10 @@ def test_an_internationalised_report_is_read() -> None:
     assert found.recipients[0].final_recipient == "josé@shop.example"
 
 
+def mail(subject: str, body: str = "Hello", sender: str = "Bia <bia@shop.example>", more: str = "") -> bytes:
+    return f"From: {sender}\r\nSubject: {subject}\r\n{more}\r\n{body}\r\n".encode()
+
+
 QMAIL = b"""\
 From: MAILER-DAEMON@mx.shop.example
 Subject: failure notice
@@ -201,14 +205,41 @@ def test_a_bounce_that_is_only_words_is_a_bounce(content: bytes, status: str, bo
         assert bounce.permanent
 
 
+@pytest.mark.parametrize(
+    ("content", "bounce_class", "permanent"),
+    [
+        (
+            mail("Delivery failure", "Unable to deliver to\n<bia@shop.example>:\nThis account is over quota."),
+            "quota",
+            True,
+        ),
+        (mail("=?utf-8?q?Mensagem_devolvida?=", "Não foi entregue: usuário inexistente"), "bad-mailbox", True),
+        (mail("Undeliverable", "It failed.", "MAILER-DAEMON"), "other", True),
+        (mail("failure notice", "could not be delivered (#4.4.1), I give up", "MAILER-DAEMON"), "other", False),
+    ],
+)
+def test_a_bounce_without_codes_is_told_by_two_signs_and_classified_by_its_words(
+    content: bytes, bounce_class: str, permanent: bool
+) -> None:
+    found = parse_dsn(content)
+    assert found is not None
+    bounce = verdict(found)
+    assert bounce is not None
+    assert (bounce.bounce_class, bounce.permanent) == (bounce_class, permanent)
+
+
+def test_a_failure_that_says_nothing_is_not_taken_for_a_bad_mailbox() -> None:
+    found = parse_dsn(report("Final-Recipient: rfc822; bia@shop.example\nAction: failed\nStatus: 5.0.0\n"))
+    assert found is not None
+    bounce = verdict(found)
+    assert bounce is not None
+    assert (bounce.bounce_class, bounce.words) == ("other", "550 5.0.0")
+
+
 def test_exim_names_the_recipients() -> None:
     found = parse_dsn(EXIM)
     assert found is not None
     assert [one.final_recipient for one in found.recipients] == ["bia@shop.example", "rui@shop.example"]
-
-
-def mail(subject: str, body: str = "Hello", sender: str = "Bia <bia@shop.example>", more: str = "") -> bytes:
-    return f"From: {sender}\r\nSubject: {subject}\r\n{more}\r\n{body}\r\n".encode()
 
 
 @pytest.mark.parametrize(
@@ -216,6 +247,8 @@ def mail(subject: str, body: str = "Hello", sender: str = "Bia <bia@shop.example
     [
         (mail("Automatic reply: Order 42"), Kind.AUTOMATIC_REPLY),
         (mail("Out of the office"), Kind.AUTOMATIC_REPLY),
+        (mail("Automatic reply: Delivery failed", "> Your parcel could not be delivered"), Kind.AUTOMATIC_REPLY),
+        (mail("Warning: message delayed 24 hours", "It has not yet been delivered", "MAILER-DAEMON"), Kind.UNKNOWN),
         (mail("Resposta automática: estou de férias"), Kind.AUTOMATIC_REPLY),
         (mail("Re: Order 42", more="Auto-Submitted: auto-replied (vacation)\r\n"), Kind.AUTOMATIC_REPLY),
         (mail("Re: Order 42", more="X-Autoreply: yes\r\n"), Kind.AUTOMATIC_REPLY),
