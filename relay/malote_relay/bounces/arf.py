@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from malote_relay.bounces import mime
 from malote_relay.bounces.mime import first
 
+_MAX_TRACE = 10_000
 _MICROSOFT = "x-hmxmroriginalrecipient"
 """The field in which Microsoft's junk mail reports name the recipient, inside the message complained of."""
 
@@ -40,6 +41,8 @@ class Feedback:
     recipients: Sequence[str] = ()
     reverse_path: str = ""
     """Original-Mail-From, or the Return-Path of the message: with luck, one of the relay's own."""
+    trace: str = ""
+    """The Received fields of the message."""
 
 
 def parse_arf(content: bytes) -> Feedback | None:
@@ -55,6 +58,7 @@ def parse_arf(content: bytes) -> Feedback | None:
         for below in [mime.groups(part)[:1]]
     ]
     inside = [field for groups in originals for group in groups for field in group]
+    trace = "\n".join(value for name, value in inside if name == "received")[:_MAX_TRACE]
     return_path = first(inside, "return-path", "x-hmxmroriginalmailfrom").strip("<> ")[:1000]
     if reports:
         said = [field for group in mime.groups(reports[0]) for field in group]
@@ -64,9 +68,10 @@ def parse_arf(content: bytes) -> Feedback | None:
             first(said, "user-agent")[:255],
             [one for one in recipients if one],
             first(said, "original-mail-from").strip("<> ")[:1000] or return_path,
+            trace,
         )
     if recipient := first(inside, _MICROSOFT).strip("<> ")[:1000]:
-        return Feedback(FeedbackType.ABUSE, "Microsoft", [recipient], return_path)
+        return Feedback(FeedbackType.ABUSE, "Microsoft", [recipient], return_path, trace)
     return None
 
 

@@ -18,7 +18,7 @@ import structlog
 
 from malote_relay.bounces import arf, dsn, events
 from malote_relay.bounces.arf import Feedback
-from malote_relay.bounces.events import Report, Status
+from malote_relay.bounces.events import Matched, Report, Status
 from malote_relay.bounces.text import Kind
 from malote_relay.bounces.verdict import Bounce, verdict
 from malote_relay.config import RelayConfig
@@ -26,7 +26,7 @@ from malote_relay.metrics import BounceMail, Metrics
 from malote_relay.returnpath import Current, NotOurs, Token
 from malote_relay.store.model import Tables
 
-_RECEIVED_ID: Final = re.compile(rb"\bid ([0-9a-f]{22})\b")
+_RECEIVED_ID: Final = re.compile(r"\bid ([0-9a-f]{22})\b")
 _MAX_IDS: Final = 10
 
 _log = structlog.get_logger("malote.bounces")
@@ -127,30 +127,32 @@ class Intake:
 
     async def _bounce(self, address: Address, bounce: Bounce, content: bytes) -> None:
         now = self._clock()
-        tokens = [address] if isinstance(address, Token) else self._paths().found_in(content, now)
-        for token in tokens[:1]:
-            report = Report(
-                Status.BOUNCED, now, token.message, bounce.bounce_class, bounce.words, bounce.host, token.mark
+        token = address if isinstance(address, Token) else next(iter(self._paths().found_in(content, now)), None)
+        if token is None:
+            self._count(BounceMail.UNMATCHED)
+            return
+        report = Report(
+            Status.BOUNCED, now, token.message, bounce.bounce_class, bounce.words, bounce.host, token.mark
+        )
+        matched = await self._tables.write(events.recording(report))
+        if matched is None:
+            self._count(BounceMail.UNMATCHED)
+            return
+        self._count(BounceMail.KNOWN if matched.known else BounceMail.BOUNCE)
+        if not matched.known:
+            self._metrics.async_bounces.labels(bounce.bounce_class).inc()
+        self._say("bounced", report, matched)
+        await self.acts.bounced(
+            Consequence(
+                matched.recipient,
+                now,
+                token.message,
+                matched.account,
+                bounce.bounce_class,
+                bounce.permanent,
+                bounce.words,
             )
-            matched = await self._tables.write(events.recording(report))
-            if matched is not None:
-                self._count(BounceMail.KNOWN if matched.known else BounceMail.BOUNCE)
-                if not matched.known:
-                    self._metrics.async_bounces.labels(bounce.bounce_class).inc()
-                self._say("bounced", report, matched.recipient, matched.account)
-                await self.acts.bounced(
-                    Consequence(
-                        matched.recipient,
-                        now,
-                        token.message,
-                        matched.account,
-                        bounce.bounce_class,
-                        bounce.permanent,
-                        bounce.words,
-                    )
-                )
-                return
-        self._count(BounceMail.UNMATCHED)
+        )
 
     async def _complaint(self, address: Address, feedback: Feedback, content: bytes) -> None:
         if not feedback.kind.complaint:
@@ -169,7 +171,7 @@ class Intake:
                 self._count(BounceMail.KNOWN if matched.known else BounceMail.COMPLAINT)
                 if not matched.known:
                     self._metrics.complaints.inc()
-                self._say("complained", report, matched.recipient, matched.account)
+                self._say("complained", report, matched)
                 await self.acts.complained(Consequence(matched.recipient, now, message, matched.account, words=words))
                 return
         self._count(BounceMail.UNMATCHED)
@@ -187,19 +189,19 @@ class Intake:
             tokens += self._paths().found_in(content, now)[:1]
         if tokens:
             return [(token.message, token.mark) for token in tokens]
-        ids = dict.fromkeys(found[1].decode() for found in _RECEIVED_ID.finditer(content))
+        ids = dict.fromkeys(found[1] for found in _RECEIVED_ID.finditer(feedback.trace))
         return [(one, b"") for one in list(ids)[:_MAX_IDS]]
 
     def _count(self, kind: BounceMail) -> None:
         self._metrics.bounce_mail.labels(kind.value).inc()
         _log.info("bounce mail", kind=kind.value)
 
-    def _say(self, what: str, report: Report, recipient: str, account: str) -> None:
+    def _say(self, what: str, report: Report, matched: Matched) -> None:
         _log.info(
             what,
             message=report.message,
-            recipient=recipient,
-            account=account,
+            recipient=matched.recipient,
+            account=matched.account,
             bounce_class=report.bounce_class,
             reply=report.words,
             host=report.host,

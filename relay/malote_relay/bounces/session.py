@@ -70,6 +70,7 @@ class BounceSession(Wire):
         self._context = context
         self._place = place
         self._may_send = may_send
+        self._greeted = False
         self._null_sender: bool | None = None
         self._recipients: list[Address] = []
         self._bad = 0
@@ -169,8 +170,6 @@ class BounceSession(Wire):
         offers += ["SMTPUTF8", *([] if self.tls else ["STARTTLS"]), "ENHANCEDSTATUSCODES"]
         await self.push("\r\n".join([*(f"250-{one}" for one in offers[:-1]), f"250 {offers[-1]}"]))
         return None
-
-    _greeted = False
 
     async def _start_tls(self, argument: str) -> Reply | None:
         if argument:

@@ -22,8 +22,8 @@ class Bounce:
     host: str
 
 
-_NO_CODE = 500
-"""Stands for a reply code that nobody told: no rule goes by it."""
+_UNTOLD = {"4": 499, "5": 599}
+"""Stand for a reply code that nobody told: no rule goes by them."""
 
 
 def verdict(dsn: Dsn) -> Bounce | None:
@@ -41,6 +41,6 @@ def verdict(dsn: Dsn) -> Bounce | None:
     if enhanced and enhanced[2:] != "0.0" and (not code or enhanced[0] == str(code)[0]):
         status = enhanced if code else status
     said = f"{status} {said.removeprefix(status).strip()}".strip()
-    read = classify(Reply(code or _NO_CODE, (said,)))
+    read = classify(Reply(code or _UNTOLD.get(status[:1], 599), (said,)))
     words = Reply(code or (450 if status[:1] == "4" else 550), (said,))
     return Bounce(read.bounce_class, words.permanent, str(words), failed.remote or dsn.reporter)

@@ -346,7 +346,7 @@ class Scheduler:
                 size=first.size,
                 eight_bit=first.eight_bit,
                 smtputf8=first.smtputf8,
-                dsn=[one.dsn for one in recipients] if first.reverse_path else (),
+                dsn=[one.dsn for one in recipients],
             )
 
         def ended(ends: Mapping[int, Attempted]) -> None:

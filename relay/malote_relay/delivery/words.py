@@ -11,6 +11,8 @@ from typing import Final
 
 from malote_relay.config import Language
 
+_MOMENT: Final = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class Words:
@@ -32,20 +34,21 @@ class Words:
     reasons: Mapping[str, str]
     units: tuple[str, str, str, str]
     """Days, hours, minutes, seconds."""
+    moment: str
 
     def span(self, seconds: float) -> str:
         """A time span in words: its largest fitting unit."""
         for unit, length in zip(self.units, (86_400, 3_600, 60), strict=False):
             if seconds >= 2 * length:
-                return f"{seconds / length:.3g} {unit}"
-        return f"{max(0.0, seconds):.3g} {self.units[-1]}"
+                return f"{seconds / length:.0f} {unit}"
+        return f"{seconds:.0f} {self.units[-1]}" if seconds >= _MOMENT else self.moment
 
 
 _ENGLISH: Final = Words(
     failed_subject="Undelivered mail returned to sender",
     failed="Your message, accepted here {waited} ago, could not be delivered to:",
     failed_end=(
-        "Nothing more will be tried for these recipients. A report for programs and your message's headers follow."
+        "Nothing more will be tried for them. A report for programs and your message, or its headers, follow."
     ),
     delayed_subject="Delivery of your message takes longer",
     delayed="Your message, accepted here {waited} ago, has not been delivered yet to:",
@@ -71,7 +74,10 @@ _ENGLISH: Final = Words(
         "quota": "The mailbox is full. Try again in some days, or reach the person another way.",
         "policy": "The recipient's server refuses the message by a rule of its own. Its words below say which.",
         "spam": "The recipient's server takes the message for spam. Look at the content, and whether it was wanted.",
-        "content": "The recipient's server objects to the content. Its words below say to what.",
+        "spam-content": "The recipient's server takes the message for spam. Look at the content and the attachments.",
+        "bad-sender": "The recipient's server refuses your address. Check that it exists and can receive mail.",
+        "protocol": "The recipient's server does not like the message's form. Please tell your provider.",
+        "system": "The recipient's server has trouble of its own.",
         "reputation": "The recipient's server distrusts where the message comes from. Please tell your provider.",
         "auth": "The sender could not be authenticated. Check your domain's SPF, DKIM and DMARC records.",
         "routing": "The recipient's servers pass the message to nobody. Only their operator can change that.",
@@ -83,14 +89,15 @@ _ENGLISH: Final = Words(
         "timeout": "The recipient's server did not answer in time.",
     },
     units=("days", "hours", "minutes", "seconds"),
+    moment="a moment",
 )
 
 _PORTUGUESE: Final = Words(
     failed_subject="Mensagem não entregue",
     failed="Sua mensagem, aceita aqui há {waited}, não pôde ser entregue a:",
     failed_end=(
-        "Não haverá novas tentativas para estes destinatários. Seguem um relatório para programas e os cabeçalhos da "
-        "sua mensagem."
+        "Não haverá novas tentativas para estes destinatários. Seguem um relatório para programas e a sua "
+        "mensagem, ou os cabeçalhos dela."
     ),
     delayed_subject="A entrega da sua mensagem está demorando",
     delayed="Sua mensagem, aceita aqui há {waited}, ainda não foi entregue a:",
@@ -116,7 +123,10 @@ _PORTUGUESE: Final = Words(
         "quota": "A caixa postal está cheia. Tente daqui a alguns dias, ou fale com a pessoa por outro meio.",
         "policy": "O servidor do destinatário recusa a mensagem por uma regra própria, dita na resposta abaixo.",
         "spam": "O servidor do destinatário considera a mensagem spam. Reveja o conteúdo e se ela foi solicitada.",
-        "content": "O servidor do destinatário recusa o conteúdo. A resposta abaixo diz por quê.",
+        "spam-content": "O servidor do destinatário considera a mensagem spam. Reveja o conteúdo e os anexos.",
+        "bad-sender": "O servidor do destinatário recusa o seu endereço. Confira se ele existe e recebe mensagens.",
+        "protocol": "O servidor do destinatário não aceita a forma da mensagem. Avise o seu provedor.",
+        "system": "O servidor do destinatário está com problemas próprios.",
         "reputation": "O servidor do destinatário desconfia da origem da mensagem. Avise o seu provedor.",
         "auth": "O remetente não pôde ser autenticado. Confira os registros SPF, DKIM e DMARC do seu domínio.",
         "routing": "Os servidores do destinatário não encaminham a mensagem. Só quem os opera pode resolver.",
@@ -128,6 +138,7 @@ _PORTUGUESE: Final = Words(
         "timeout": "O servidor do destinatário não respondeu a tempo.",
     },
     units=("dias", "horas", "minutos", "segundos"),
+    moment="um momento",
 )
 
 WORDS: Final[Mapping[Language, Words]] = {Language.ENGLISH: _ENGLISH, Language.PORTUGUESE: _PORTUGUESE}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 
 from malote_relay.bounces.arf import Feedback, FeedbackType, parse_arf
@@ -58,6 +60,17 @@ def test_the_return_path_of_the_message_stands_in_for_one_that_is_not_told(origi
     found = parse_arf(complaint("Feedback-Type: abuse", original=original))
     assert found is not None
     assert found.reverse_path == "b-x-y@bounces.acme.example"
+
+
+def test_a_message_that_comes_back_encoded_is_read_too() -> None:
+    original = "Return-Path: <b-x-y@bounces.acme.example>\nReceived: by x.example id 06611830ded15f554fbcd0;\n now\n"
+    encoded = base64.encodebytes(original.encode()).decode()
+    plain = complaint("Feedback-Type: abuse").partition(b"Return-Path")[0].decode().rstrip()
+    text = f"{plain}\r\nContent-Transfer-Encoding: base64\r\n\r\n{encoded}\r\n--b--\r\n"
+    found = parse_arf(text.encode())
+    assert found is not None
+    assert found.reverse_path == "b-x-y@bounces.acme.example"
+    assert "id 06611830ded15f554fbcd0" in found.trace
 
 
 @pytest.mark.parametrize(

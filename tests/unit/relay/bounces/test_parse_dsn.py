@@ -215,7 +215,7 @@ def test_a_bounce_that_is_only_words_is_a_bounce(content: bytes, status: str, bo
         ),
         (mail("=?utf-8?q?Mensagem_devolvida?=", "Não foi entregue: usuário inexistente"), "bad-mailbox", True),
         (mail("Undeliverable", "It failed.", "MAILER-DAEMON"), "other", True),
-        (mail("failure notice", "could not be delivered (#4.4.1), I give up", "MAILER-DAEMON"), "other", False),
+        (mail("failure notice", "could not be delivered (#4.4.1), I give up", "MAILER-DAEMON"), "connection", False),
     ],
 )
 def test_a_bounce_without_codes_is_told_by_two_signs_and_classified_by_its_words(
