@@ -36,7 +36,8 @@ _log = structlog.get_logger("malote.bounces")
 class Consequence:
     """What was told of a recipient after delivery, for those who act on it (suppression, pauses of accounts).
 
-    `bounce_class` is "" for a complaint; `permanent` is false for a bounce that may be over soon.
+    `bounce_class` is "" for a complaint; `permanent` is false for a bounce that may be over soon. `told_before` says
+    that it was written down at an earlier time: whoever counts has counted it, unless that failed.
     """
 
     address: str
@@ -46,6 +47,7 @@ class Consequence:
     bounce_class: str = ""
     permanent: bool = False
     words: str = ""
+    told_before: bool = False
 
 
 class Acts(Protocol):
@@ -151,6 +153,7 @@ class Intake:
                 bounce.bounce_class,
                 bounce.permanent,
                 bounce.words,
+                matched.known,
             )
         )
 
@@ -172,7 +175,11 @@ class Intake:
                 if not matched.known:
                     self._metrics.complaints.inc()
                 self._say("complained", report, matched)
-                await self.acts.complained(Consequence(matched.recipient, now, message, matched.account, words=words))
+                await self.acts.complained(
+                    Consequence(
+                        matched.recipient, now, message, matched.account, words=words, told_before=matched.known
+                    )
+                )
                 return
         self._count(BounceMail.UNMATCHED)
 

@@ -28,6 +28,8 @@ MAX_COMMAND: Final = 2048
 MAX_RECIPIENTS: Final = 10
 MAX_BAD_COMMANDS: Final = 10
 MAX_COMMANDS: Final = 1000
+MAX_SECONDS: Final = 600.0
+"""How long a session may last: places are few, and who has much to bring can come again."""
 
 _HANDSHAKE_SECONDS: Final = 30.0
 _RCPT: Final = re.compile(r"TO:\s*<([^<>\s]+)>(?:\s.*)?", re.IGNORECASE)
@@ -103,8 +105,9 @@ class BounceSession(Wire):
 
     async def _talk(self) -> None:
         await self.push(Reply(220, "", f"{self._config().delivery.helo_name} ESMTP bounces"))
+        began = self.loop.time()
         while not self._writer.is_closing():
-            if self.stopping and self._null_sender is None:
+            if self._null_sender is None and (self.stopping or self.loop.time() - began > MAX_SECONDS):
                 self.leave(replies.STOPPING)
                 return
             await self._next()

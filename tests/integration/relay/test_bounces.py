@@ -182,6 +182,7 @@ async def test_what_is_told_twice_is_one_event_and_counts_once(relay: Any, site:
     for _ in range(2):
         assert (await bring(relay, message.mail_from, dsn("bob@dest.example")))[0] == 250
     assert len(await told(relay)) == 1
+    assert [consequence.told_before for _, consequence in relay.acted.told] == [False, True]
     assert relay.counted("malote_async_bounces_total", bounce_class="bad-mailbox") == 1
     assert relay.counted("malote_bounce_mail_total", kind="known") == 1
 

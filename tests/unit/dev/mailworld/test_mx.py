@@ -63,6 +63,29 @@ async def test_the_null_sender_is_kept_as_empty(mx: SinkMx) -> None:
     assert mx.messages[0].mail_from == ""
 
 
+async def test_dsn_is_offered_when_wanted_and_its_parameters_are_kept_as_written(mx: SinkMx) -> None:
+    mx.dsn = True
+    async with client(mx) as smtp:
+        await smtp.sendmail(
+            "ana@acme.example",
+            ["bob@dest.example", "eve@dest.example"],
+            CONTENT,
+            mail_options=["RET=HDRS", "ENVID=aB1"],
+            rcpt_options=["NOTIFY=SUCCESS", "ORCPT=rfc822;Bob@dest.example"],
+        )
+    (message,) = mx.messages
+    assert {"RET=HDRS", "ENVID=aB1"} < set(message.mail_options)
+    assert message.rcpt_options == (("NOTIFY=SUCCESS", "ORCPT=rfc822;Bob@dest.example"),) * 2
+
+
+async def test_dsn_is_refused_where_it_is_not_offered(mx: SinkMx) -> None:
+    async with client(mx) as smtp:
+        await smtp.ehlo()
+        assert "dsn" not in smtp.esmtp_extensions
+        with pytest.raises(aiosmtplib.SMTPResponseException, match="not recognized"):
+            await smtp.mail("ana@acme.example", options=["RET=HDRS"])
+
+
 async def test_commands_sent_in_one_go_are_all_answered(mx: SinkMx) -> None:
     reader, writer = await asyncio.open_connection(mx.address, mx.port)
     writer.write(b"EHLO a\r\nMAIL FROM:<a@x.example>\r\nRCPT TO:<b@dest.example>\r\nDATA\r\n")
