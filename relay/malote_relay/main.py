@@ -29,6 +29,9 @@ from malote_relay.bounces.intake import Intake
 from malote_relay.bounces.server import BounceServer
 from malote_relay.clock import StepWatch, SystemClock
 from malote_relay.config import ConfigError, RelayConfig, is_address
+from malote_relay.control.registry import Controls
+from malote_relay.control.server import ControlServer
+from malote_relay.delivery.commands import QueueCommands
 from malote_relay.delivery.notices import Kind
 from malote_relay.delivery.retry import JITTER
 from malote_relay.delivery.route import Policy
@@ -69,6 +72,7 @@ class Relay:
         self._watcher = Watcher(directory, seen, loaded.context, self._apply, self.metrics.config_errors.inc)
         self.metrics.config_error.set_function(lambda: float(bool(self._watcher.error)))
         self._heartbeat = Heartbeat()
+        self.controls = Controls()
         self._grace = grace
         self._opened = contextlib.AsyncExitStack()
 
@@ -128,6 +132,10 @@ class Relay:
         self._opened.callback(self.observatory.stop)
         await self._scheduler.start()
         self._opened.push_async_callback(self._scheduler.stop, self._grace)
+        QueueCommands(self._store, self._scheduler, self._clock.now).register(self.controls)
+        control = ControlServer(self.controls, self._store.directory)
+        await control.start()
+        self._opened.push_async_callback(control.stop)
         await self.server.start()
         self._opened.push_async_callback(self.server.stop, self._grace)
         if config.listen.bounce_port is not None:

@@ -56,6 +56,19 @@ class Key:
     destination: str
 
 
+@dataclass(frozen=True, slots=True)
+class DestinationState:
+    """A destination as it is now. With `why`: it is left alone, or slowed, for `seconds` more."""
+
+    name: str
+    connections: int
+    idle: int
+    limit: int
+    in_line: int
+    why: str = ""
+    seconds: float = 0.0
+
+
 @dataclass(eq=False, slots=True)
 class _Destination:
     key: Key
@@ -71,6 +84,23 @@ class _Destination:
     def limit(self, limits: Limits, now: float) -> int:
         """How many connections it may have now."""
         return min(limits.per_destination, self.ceiling) if now < self.ceiling_until else limits.per_destination
+
+    def state(self, limits: Limits, now: float) -> DestinationState:
+        """As people want to see it."""
+        why, until = "", now
+        if self.down is not None and now < self.down_until:
+            why, until = f"it cannot be reached: {self.down.words}", self.down_until
+        elif now < self.ceiling_until:
+            why, until = f"it refused more than {self.ceiling} connections", self.ceiling_until
+        return DestinationState(
+            self.key.destination,
+            self.open,
+            len(self.idle),
+            self.limit(limits, now),
+            sum(not place.done() for place in self.line),
+            why,
+            until - now,
+        )
 
     def forgettable(self, now: float) -> bool:
         """Whether nothing is lost with it."""
@@ -143,6 +173,15 @@ class Pool:
         if destination is None or destination.down is None or destination.down_until <= self._clock():
             return None
         return destination.down, destination.down_until - self._clock()
+
+    def states(self) -> list[DestinationState]:
+        """The destinations that have a connection, a line, or a reason to be left alone."""
+        now = self._clock()
+        return [
+            destination.state(self._limits, now)
+            for destination in self._destinations.values()
+            if not destination.forgettable(now)
+        ]
 
     async def acquire(self, route: Route, *, fresh: bool = False) -> Session:
         """A session with one of the route's hosts, in turn. Give it back with `release`. Raises SessionFailed.

@@ -15,7 +15,7 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +29,14 @@ from malote_relay.delivery.lanes import Bounds, Lanes
 from malote_relay.delivery.notices import Kind
 from malote_relay.delivery.notifier import Notifier, Sign, unsigned
 from malote_relay.delivery.outcome import outcome
-from malote_relay.delivery.pool import Limits, Pool
+from malote_relay.delivery.pool import DestinationState, Limits, Pool
 from malote_relay.delivery.recorder import Recorder
 from malote_relay.delivery.reply import Failure
 from malote_relay.delivery.retry import Schedule
 from malote_relay.delivery.route import Names, Policy
 from malote_relay.delivery.waiting import Situation, Stage, Waiting, explain
 from malote_relay.returnpath import NONE, Current
-from malote_relay.store.model import Outcome, Queued, Store
+from malote_relay.store.model import Notify, Outcome, Queued, Result, Store
 from malote_relay.store.names import domain_of
 
 TICK = 1.0
@@ -63,6 +63,11 @@ class _Job:
     content: Content | None = None
     content_bytes: int = 0
     begun: bool = False
+
+    @property
+    def stage(self) -> Stage:
+        """How far it has got."""
+        return Stage.RUNNING if self.begun else Stage.WAITING
 
 
 class _ContentGone(Exception):
@@ -210,14 +215,51 @@ class Scheduler:
         """Whether its loops turn: false before the start, after the stop, and if one died."""
         return bool(self._tasks) and not any(task.done() for task in self._tasks)
 
-    def why(self, recipient: Queued) -> Waiting:
-        """Why this recipient waits, and until when."""
+    def stages(self) -> Mapping[int, Stage]:
+        """How far it has got with those in hand, by their numbers; all others are only stored."""
+        found = dict.fromkeys(self._lanes.recipients(), Stage.RECORDING)
+        for job in self._jobs.values():
+            found.update(dict.fromkeys((one.id for one in job.recipients), job.stage))
+        return found
+
+    def holds(self, recipients: Sequence[Queued]) -> bool:
+        """Whether one of these is in hand."""
+        return any(one.id in self._lanes for one in recipients)
+
+    def destinations(self) -> Sequence[DestinationState]:
+        """Whom the pool has to do with now."""
+        return self._pool.states()
+
+    def give_up(self, recipients: Sequence[Queued], words: str, *, tell: bool = True) -> list[Queued]:
+        """Fail these with a reply in `words`, without an attempt; those who were taken are returned.
+
+        Passed over are those being sent or written down: they come to an end of their own. Without `tell` the sender
+        hears nothing of it.
+        """
+        if self._stopping:
+            return []
+        tasks = {one.id: task for task, job in self._jobs.items() if not job.begun for one in job.recipients}
+        taken = []
+        for one in recipients:
+            if one.id not in self._lanes:
+                # In hand until it is written down, so that no page of the queue begins it meanwhile.
+                self._lanes.add(domain_of(one.address), [one])
+            elif task := tasks.get(one.id):
+                job = self._jobs[task]
+                job.recipients = [other for other in job.recipients if other.id != one.id]
+                task.cancel()  # the others go back to the store's queue
+            else:
+                continue
+            taken.append(one if tell else replace(one, dsn=replace(one.dsn, notify=Notify.NEVER)))
+        if taken:
+            now = self._clock()
+            self._recorder.add([Outcome(one, Result.FAILED, now, words, "other") for one in taken])
+        return taken
+
+    def why(self, recipient: Queued, stages: Mapping[int, Stage] | None = None) -> Waiting:
+        """Why this recipient waits, and until when. `stages`: where many are asked about."""
         domain = domain_of(recipient.address)
-        stage = Stage.STORED
-        if recipient.id in self._lanes:
-            jobs = (job for job in self._jobs.values() if job.domain == domain)
-            job = next((job for job in jobs if any(one.id == recipient.id for one in job.recipients)), None)
-            stage = Stage.RECORDING if job is None else Stage.RUNNING if job.begun else Stage.WAITING
+        stage = (self.stages() if stages is None else stages).get(recipient.id, Stage.STORED)
         route = self._router.known(domain)
         down = self._pool.down(route) if route else None
         situation = Situation(

@@ -64,6 +64,11 @@ class SqliteStore:
         self._cached_bytes = 0
 
     @property
+    def directory(self) -> Path:
+        """The whole spool's."""
+        return self._layout.directory
+
+    @property
     def incoming(self) -> Path:
         """Where a large message's content is written before `accept`; emptied of strays at start."""
         return self._layout.incoming

@@ -201,7 +201,8 @@ async def test_contents_whose_database_is_gone_are_kept(tmp_path: Path) -> None:
 async def test_the_spool_of_an_older_release_goes_on(tmp_path: Path, damaged: bool) -> None:
     await spool_with_mail(tmp_path)
     connection = sqlite3.connect(tmp_path / "relay.db")
-    for column in ("dsn", "told_of_delay"):
+    connection.execute("DROP INDEX events_by_message")
+    for column in ("dsn", "told_of_delay", "last_reply"):
         connection.execute(f"ALTER TABLE recipients DROP COLUMN {column}")
     connection.execute("PRAGMA user_version = 1")
     connection.close()
