@@ -36,6 +36,7 @@ from malote_relay.delivery.notices import Kind
 from malote_relay.delivery.retry import JITTER
 from malote_relay.delivery.route import Policy
 from malote_relay.delivery.scheduler import Scheduler
+from malote_relay.delivery.shaping import shapes_of
 from malote_relay.metrics import Metrics
 from malote_relay.observe import Heartbeat, Observatory
 from malote_relay.quota import HourWindow, start_of
@@ -291,6 +292,7 @@ def _tried(config: RelayConfig) -> Rules:
     So what cannot be built fails before anything was switched.
     """
     Policy.of(config)
+    shapes_of(config)
     Resolver(config.resolver)
     return Rules(config)
 

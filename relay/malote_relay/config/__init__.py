@@ -24,6 +24,7 @@ from malote_relay.config.fields import ConfigError
 from malote_relay.config.model import Rehearsal, RelayConfig
 from malote_relay.config.notices import Language, Notices
 from malote_relay.config.sending import Delivery, Resolver
+from malote_relay.config.shaping import ProviderShaping, Shaping, ShapingLimits, TogetherLimits
 from malote_relay.config.tenant import Account, AccountClass, DkimKey, Domain, OverLimitReply, Plan, Submission
 
 __all__ = [
@@ -44,12 +45,16 @@ __all__ = [
     "Notices",
     "OverLimitReply",
     "Plan",
+    "ProviderShaping",
     "Rehearsal",
     "RelayConfig",
     "Resolver",
     "SenderMode",
     "SenderVerification",
+    "Shaping",
+    "ShapingLimits",
     "Submission",
+    "TogetherLimits",
     "UnknownSender",
     "configuration_hash",
     "decode",

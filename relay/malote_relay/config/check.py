@@ -106,6 +106,16 @@ def key_complaint(field: str, key: DkimKey) -> str:
     return ""
 
 
+def _shaping(config: RelayConfig) -> str:
+    for name in config.delivery.shaping.destinations:
+        if not _NAME.fullmatch(name) or name != name.lower():
+            return (
+                f"delivery.shaping.destinations: {name!r} is not a domain or a host name: write it in lower case and "
+                "ASCII (xn--...), without a dot at its ends"
+            )
+    return ""
+
+
 def _is_plain_file_name(file: str) -> bool:
     return bool(file) and "/" not in file and not file.startswith(".")
 
@@ -127,6 +137,7 @@ _CHECKS: Final[tuple[Callable[[RelayConfig], str], ...]] = (
     _domains,
     _notices,
     _bounces,
+    _shaping,
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from malote_relay.config.fields import Port, Positive, Seconds, Struct
+from malote_relay.config.shaping import Shaping
 
 
 class Resolver(Struct, frozen=True, kw_only=True):
@@ -26,3 +27,4 @@ class Delivery(Struct, frozen=True, kw_only=True):
     max_age_seconds: Positive = 5 * 86_400
     first_retry_seconds: Positive = 60
     max_retry_seconds: Positive = 4 * 3_600
+    shaping: Shaping = Shaping()

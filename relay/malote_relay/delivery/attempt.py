@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from malote_relay.delivery.classify import classify, too_many_recipients
 from malote_relay.delivery.connection import Envelope, Peer, Session, SessionFailed
+from malote_relay.delivery.destination import Held
 from malote_relay.delivery.pool import Pool
 from malote_relay.delivery.reply import Answer, Failure, Reply
 from malote_relay.delivery.route import Names, Policy, Route, Unroutable, route
@@ -173,11 +174,13 @@ async def attempt(
     `envelope` is called once a session is at hand: from then on the message is under way, and only then its
     content is needed. `ended` is told how it ended for each recipient, by their places: of deliveries after each
     transaction, so that what follows cannot undo them; of the rest at the end. What is final is told even when this
-    raises or is cancelled; the others have then not ended.
+    raises or is cancelled; the others have then not ended. Raises Held when it is not the destination's time; who was
+    not tried has then not ended, and nothing counts as an attempt.
     """
     try:
         way = await router.route(domain)
-        session = await pool.acquire(way)
+        most = pool.recipients_per_message(way) or count
+        session = await pool.acquire(way, recipients=min(count, most))
     except Unroutable as error:
         failure = Failure(error.reply, error.bounce_class, permanent=error.permanent)
         return ended(dict.fromkeys(range(count), Attempted(failure)))
@@ -186,7 +189,10 @@ async def attempt(
         return ended(dict.fromkeys(range(count), Attempted(failed.failure)))
     ends: dict[int, Attempted] = {}
     try:
-        await _transactions(way, session, count, router, pool, envelope, ends, ended)
+        await _transactions(way, session, count, most, router, pool, envelope, ends, ended)
+    except Held:
+        ended(ends)
+        raise
     except BaseException:
         ended({place: end for place, end in ends.items() if _final(end.answer)})
         raise
@@ -197,37 +203,50 @@ async def _transactions(
     way: Route,
     session: Session,
     count: int,
+    most: int,
     router: Router,
     pool: Pool,
     envelope: Callable[[], Awaitable[Envelope]],
     ends: dict[int, Attempted],
     ended: Callable[[Mapping[int, Attempted]], None],
 ) -> None:
-    """One after another while more can be done now; leaves in `ends` what `ended` was not told."""
+    """One after another while more can be done now, with at most `most` recipients each.
+
+    Leaves in `ends` what `ended` was not told.
+    """
     pending: Sequence[int] = range(count)
     whole: Envelope | None = None
     passed: list[Peer] = []
+    complaint: Sequence[Answer] = ()
     renewed = False
     while True:
+        turn, later = pending[:most], pending[most:]
         try:
             whole = whole or await envelope()
-            answers = await session.deliver(whole if len(pending) == count else _part(whole, pending))
+            answers = await session.deliver(whole if len(turn) == count else _part(whole, turn))
         except BaseException:
             pool.release(session)
             raise
         host, tls, notifies = str(session.peer), session.tls, session.notifies
         ends |= {
-            place: Attempted(answer, host, tls, notifies) for place, answer in zip(pending, answers, strict=True)
+            place: Attempted(answer, host, tls, notifies) for place, answer in zip(turn, answers, strict=True)
         }
         step, places = onward(answers, content_sent=session.content_sent)
         if step is Onward.ANEW and renewed:
             step = Onward.ELSEWHERE
-        pending = [pending[place] for place in places]
+        if step is Onward.ELSEWHERE:
+            complaint = answers  # the host's own, should another one serve us
+        elif step is not Onward.ANEW:
+            pool.heard(way, answers)
+            complaint = ()
+        pending = [*(turn[place] for place in places), *later]
+        if pending and step is Onward.NOTHING:
+            step = Onward.AGAIN
         if pending and (taken := [place for place, end in ends.items() if _taken(end.answer)]):
             ended({place: ends.pop(place) for place in taken})
         following: Session | None = None
         try:
-            if step is Onward.AGAIN and session.usable:
+            if step is Onward.AGAIN and pool.goes_on(session, min(most, len(pending))):
                 following = session
             elif step is Onward.ELSEWHERE and len(passed) + 1 < MAX_SESSIONS:
                 passed.append(session.peer)
@@ -235,11 +254,17 @@ async def _transactions(
             else:
                 pool.release(session)
                 if step in {Onward.AGAIN, Onward.ANEW}:
-                    following = await pool.acquire(way, fresh=step is Onward.ANEW)
+                    following = await pool.acquire(way, recipients=min(most, len(pending)), fresh=step is Onward.ANEW)
         except SessionFailed as failed:
             if step is Onward.ANEW:
                 router.forget(way.domain)
                 ends |= dict.fromkeys(pending, Attempted(failed.failure))
+        except Held:
+            for place in pending:
+                ends.pop(place, None)
+            raise
         if following is None:
+            if complaint:
+                pool.heard(way, complaint)
             return
         session, renewed = following, step is Onward.ANEW

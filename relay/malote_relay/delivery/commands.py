@@ -94,9 +94,11 @@ class DestinationRow(Answer, frozen=True, kw_only=True):
     """A set of mail hosts that the relay has to do with now."""
 
     destination: str
+    provider: str
     connections: int
     idle: int
     limit: int
+    per_minute: float | None
     in_line: int
     until: Time
     why: str
@@ -189,9 +191,11 @@ class QueueCommands:
         for one in self._scheduler.destinations():
             yield DestinationRow(
                 destination=one.name,
+                provider=one.provider,
                 connections=one.connections,
                 idle=one.idle,
                 limit=one.limit,
+                per_minute=one.rate,
                 in_line=one.in_line,
                 until=self._clock() + one.seconds if one.why else None,
                 why=one.why,
@@ -218,7 +222,7 @@ class QueueCommands:
                 changed += await self._tables.write(partial(queue.bring_due, numbers=part, now=now))
         if asked.message and not seen:
             raise Refused(f"no message {asked.message!r} waits here")
-        self._scheduler.wake()
+        self._scheduler.retry_now(asked.domain) if asked.domain else self._scheduler.wake()
         return Done(
             recipients=changed, said=f"{changed} of {seen} that wait are tried now; the others were due, or are held"
         )

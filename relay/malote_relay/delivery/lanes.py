@@ -65,6 +65,11 @@ class Lanes:
         else:
             self.behind = self._missed = True
 
+    def hold(self, domain: str) -> None:
+        """What is due for `domain` stays in the store, and what comes for it goes there, until it is asked for."""
+        self.overflowing.add(domain)
+        self._refused.add(domain)
+
     def add(self, domain: str, recipients: Sequence[Queued]) -> None:
         """Take these in hand."""
         for one in recipients:
@@ -91,11 +96,12 @@ class Lanes:
         room = self.bounds.window - len(self._in_hand)
         return min(room, self.bounds.page) if room >= self.bounds.window // 8 else 0
 
-    def begin_query(self) -> Collection[str]:
-        """A page is being asked for: the domains to leave out of it."""
+    def begin_query(self, held: Collection[str] = ()) -> Collection[str]:
+        """A page is being asked for: the domains to leave out of it, those `held` for now among them."""
         self._refused.clear()
         self._missed = False
-        return frozenset(domain for domain in self.overflowing if self._lanes.get(domain, 0) > self.bounds.lane // 2)
+        full = (domain for domain in self.overflowing if self._lanes.get(domain, 0) > self.bounds.lane // 2)
+        return frozenset((*full, *held))
 
     def end_query(self, excluded: Collection[str], *, more: bool) -> None:
         """The page is in hand. Without `more`, nothing due is left but for the excluded and the refused meanwhile."""

@@ -1,37 +1,45 @@
-"""Sessions with remote servers, within limits: in all, and for each (source address, destination).
+"""Sessions with remote servers, within limits: in all, for each (source address, destination), for each provider.
 
 Who needs a session waits in its destination's own line, first come first served, so that a slow destination keeps
 nobody else waiting: part of the room is reserved for destinations that have no connection yet, and when all is taken
 a destination with several gives one up for one with none. A session that has done its work goes to the next in line
 of the same destination, or waits some seconds for more work.
+
+How many and how fast is the destination's `shaping.Shaper`'s to say, and its provider's. Who would wait for long is
+sent back to the queue with the time to come again (`Held`): that costs no attempt, and no room in hand.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
+import random
 import ssl
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+import structlog
+
+from malote_relay.config import Shaping
+from malote_relay.delivery.classify import classify
 from malote_relay.delivery.connection import Identity, Peer, Session, SessionFailed, Timeouts, open_session
-from malote_relay.delivery.reply import Failure
+from malote_relay.delivery.destination import Destination, DestinationState, Held, Key, Place
+from malote_relay.delivery.reply import Answer, Failure
 from malote_relay.delivery.route import Route
+from malote_relay.delivery.shaping import Heard, Shape, Shaped, Shaper, Shapes, heard, too_fast
 
 DOWN_SECONDS = 30.0
-"""How long a destination that could not be reached is not tried again; who waits for it is deferred at once."""
+"""How long a destination that could not be reached is not tried again: at first, then twice as long each time."""
 
-CEILING_SECONDS = 60.0
-"""How long we are content with the connections we have, when a destination refused one more."""
+LONGEST_DOWN_SECONDS = 600.0
 
 PLAIN_SECONDS = 3600.0
 """How long TLS is not tried again with an address whose handshake failed."""
 
 MAX_TRIES = 6
 """Addresses tried for one session (RFC 5321 section 5.1 asks for two at least)."""
-
 
 _TURN = 20
 _SWEEP_AT = 1000
@@ -48,65 +56,6 @@ class Limits:
     reserve: float = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
-    """What limits and reputation belong to: who we appear as, and who receives."""
-
-    source_address: str
-    destination: str
-
-
-@dataclass(frozen=True, slots=True)
-class DestinationState:
-    """A destination as it is now. With `why`: it is left alone, or slowed, for `seconds` more."""
-
-    name: str
-    connections: int
-    idle: int
-    limit: int
-    in_line: int
-    why: str = ""
-    seconds: float = 0.0
-
-
-@dataclass(eq=False, slots=True)
-class _Destination:
-    key: Key
-    open: int = 0
-    idle: deque[Session] = field(default_factory=deque)
-    line: deque[asyncio.Future[Session | None]] = field(default_factory=deque)
-    """Who waits: gets a session, or None for the right to open one."""
-    ceiling: int = 0
-    ceiling_until: float = 0.0
-    down: Failure | None = None
-    down_until: float = 0.0
-
-    def limit(self, limits: Limits, now: float) -> int:
-        """How many connections it may have now."""
-        return min(limits.per_destination, self.ceiling) if now < self.ceiling_until else limits.per_destination
-
-    def state(self, limits: Limits, now: float) -> DestinationState:
-        """As people want to see it."""
-        why, until = "", now
-        if self.down is not None and now < self.down_until:
-            why, until = f"it cannot be reached: {self.down.words}", self.down_until
-        elif now < self.ceiling_until:
-            why, until = f"it refused more than {self.ceiling} connections", self.ceiling_until
-        return DestinationState(
-            self.key.destination,
-            self.open,
-            len(self.idle),
-            self.limit(limits, now),
-            sum(not place.done() for place in self.line),
-            why,
-            until - now,
-        )
-
-    def forgettable(self, now: float) -> bool:
-        """Whether nothing is lost with it."""
-        return not self.open and not self.line and now >= self.down_until
-
-
 def others(peers: Sequence[Peer], peer: Peer, passed: Collection[Peer]) -> list[Peer]:
     """Where to go from `peer`: what is left of `peers` without `passed`, another host before another address.
 
@@ -117,6 +66,8 @@ def others(peers: Sequence[Peer], peer: Peer, passed: Collection[Peer]) -> list[
     left = [one for one in (*peers[place:], *peers[:place]) if one not in passed]
     return sorted(left, key=lambda one: one.name in names)
 
+
+_log = structlog.get_logger("malote.delivery")
 
 Opener = Callable[[Peer, Identity, Timeouts, ssl.SSLContext | None], Awaitable[Session]]
 
@@ -133,17 +84,24 @@ class Pool:
         tls: ssl.SSLContext | None = None,
         opener: Opener = open_session,
         clock: Callable[[], float] = time.monotonic,
+        shapes: Shapes | None = None,
+        rng: random.Random | None = None,
     ):
         self._identity = identity
         self._limits = limits
+        self._shapes = shapes or Shapes(Shaping(), limits.per_destination)
+        self._rng = rng or random.SystemRandom()
+        self._providers: dict[tuple[str, str], Shaper] = {}
+        self._carried: dict[Session, int] = {}
+        """Recipients so far, of sessions whose destination has a limit on them."""
         self._timeouts = timeouts or Timeouts()
         self._tls = tls
         self._opener = opener
         self._clock = clock
         self._open = 0
-        self._destinations: dict[Key, _Destination] = {}
-        self._waiting: dict[Key, _Destination] = {}
-        self._of: dict[Session, _Destination] = {}
+        self._destinations: dict[Key, Destination] = {}
+        self._waiting: dict[Key, Destination] = {}
+        self._of: dict[Session, Destination] = {}
         self._idle: OrderedDict[Session, asyncio.TimerHandle] = OrderedDict()
         self._plain_until: dict[Peer, float] = {}
         self._quitting: set[asyncio.Task[None]] = set()
@@ -160,67 +118,170 @@ class Pool:
         """Connections kept for more work."""
         return len(self._idle)
 
-    def configure(self, identity: Identity, limits: Limits) -> None:
+    def configure(self, identity: Identity, limits: Limits, shapes: Shapes | None = None) -> None:
         """Other limits, and another identity for new sessions; kept ones of the old identity are closed."""
         if identity != self._identity:
             self.close_idle()
         self._identity, self._limits = identity, limits
+        if shapes is not None:
+            self._shapes = shapes
+            now = self._clock()
+            for destination in self._destinations.values():
+                self._reshape(destination, now)
         self._grant()
 
-    def down(self, route: Route) -> tuple[Failure, float] | None:
-        """Why this destination is left alone for now, and for how many seconds; None when it is not."""
-        destination = self._destinations.get(Key(self._identity.source_address, route.destination))
-        if destination is None or destination.down is None or destination.down_until <= self._clock():
-            return None
-        return destination.down, destination.down_until - self._clock()
+    def _reshape(self, destination: Destination, now: float) -> None:
+        """Give a destination its new limits; whether others count with it is decided once."""
+        adaptive = self._shapes.adaptive
+        shaped = self._shapes.of(destination.key.entry, destination.key.destination)
+        destination.shaped = shaped
+        destination.shapers[0].reshape(shaped.shape, now, adaptive=adaptive)
+        for shaper in destination.shapers[1:]:
+            shaper.reshape(shaped.together or Shape(), now, adaptive=adaptive)
+
+    def held(self, route: Route) -> Held | None:
+        """Why mail for this destination does not even stand in line now; None when it does."""
+        destination = self._known(route)
+        return None if destination is None else destination.held(self._clock(), 1)
+
+    def line(self, route: Route) -> DestinationState | None:
+        """The destination as it is now, if it is known."""
+        destination = self._known(route)
+        return None if destination is None else destination.state(self._clock())
+
+    def forgive(self, route: Route) -> None:
+        """Try this destination again right away, whatever it said."""
+        destination = self._known(route)
+        if destination is not None:
+            destination.down, destination.downs = None, 0
+            for shaper in destination.shapers:
+                shaper.forgive()
+            self._grant()
 
     def states(self) -> list[DestinationState]:
         """The destinations that have a connection, a line, or a reason to be left alone."""
         now = self._clock()
         return [
-            destination.state(self._limits, now)
-            for destination in self._destinations.values()
-            if not destination.forgettable(now)
+            destination.state(now) for destination in self._destinations.values() if not destination.forgettable(now)
         ]
 
-    async def acquire(self, route: Route, *, fresh: bool = False) -> Session:
-        """A session with one of the route's hosts, in turn. Give it back with `release`. Raises SessionFailed.
+    def recipients_per_message(self, route: Route) -> int | None:
+        """How many recipients one transaction may have; None: as many as there are."""
+        shape = self._shapes.of(route.domain, route.destination).shape
+        limits = [one for one in (shape.recipients_per_message, shape.recipients_per_connection) if one is not None]
+        return min(limits, default=None)
 
-        `fresh` passes kept sessions over: the last one turned out to be gone.
+    async def acquire(self, route: Route, *, recipients: int = 1, fresh: bool = False) -> Session:
+        """A session with one of the route's hosts, in turn, for a message to so many recipients.
+
+        Give it back with `release`. `fresh` passes kept sessions over: the last one turned out to be gone. Raises
+        SessionFailed when the hosts cannot be reached, Held when it is not this message's time.
         """
+        shaped = self._shapes.of(route.domain, route.destination)
         while True:
-            destination = self._destination(Key(self._identity.source_address, route.destination))
-            if destination.down is not None and self._clock() < destination.down_until:
-                raise SessionFailed(destination.down)
-            while destination.idle and not destination.line:
+            destination = self._destination(self._key(route, shaped), shaped)
+            now = self._clock()
+            if (held := destination.held(now, recipients)) is not None:
+                raise held
+            ready = not destination.line and not destination.wait(now, recipients)
+            while ready and destination.idle:
                 session = destination.idle.pop()
                 self._idle.pop(session).cancel()
-                if session.usable and not fresh:
-                    return session
+                if session.usable and not fresh and self._takes(session, destination, recipients):
+                    return self._paid(destination, session, now, recipients)
                 self._discard(session)
-            if not destination.line and self._room(destination):
+            if ready and self._room(destination):
+                destination.take(now, recipients)
                 self._take(destination)
-            elif (granted := await self._stand_in_line(destination)) is not None:
+            elif (granted := await self._stand_in_line(destination, recipients)) is not None:
                 return granted
-            if (opened := await self._open_for(destination, route)) is not None:
+            if (opened := await self._open_for(destination, route, recipients)) is not None:
                 return opened
+
+    def goes_on(self, session: Session, recipients: int) -> bool:
+        """Whether the next message of whoever has this session may begin on it at once; then it is paid for."""
+        destination = self._of[session]
+        now = self._clock()
+        if self._worn(session, destination) or not self._takes(session, destination, recipients):
+            return False
+        if destination.line or destination.wait(now, recipients):
+            return False
+        self._paid(destination, session, now, recipients)
+        return True
+
+    def heard(self, route: Route, answers: Sequence[Answer]) -> None:
+        """These were the last answers to a message, from whichever of the route's hosts."""
+        destination = self._known(route)
+        if destination is None:
+            return
+        now = self._clock()
+        said, words = heard(answers)
+        if said is Heard.SERVED:
+            for shaper in destination.shapers:
+                shaper.succeeded(now)
+        elif said is Heard.TOO_FAST:
+            self._slow(destination, words)
+        elif said is Heard.PUT_OFF and destination.shapers[0].put_off(now, words, self._rng):
+            self._dismiss(destination)
+
+    def _slow(self, destination: Destination, words: str) -> None:
+        now = self._clock()
+        if [shaper for shaper in destination.shapers if shaper.slow(now, words, self._rng)]:
+            _log.warning(
+                "a destination asked to slow down",
+                destination=destination.key.destination,
+                provider=destination.shaped.provider,
+                reply=words,
+                seconds=round(max(shaper.paused_for(now) for shaper in destination.shapers), 1),
+            )
+            self._dismiss(destination)
+
+    def _dismiss(self, destination: Destination) -> None:
+        """Send those in line back to the queue when it would take long: also those who share a provider's limits."""
+        now = self._clock()
+        for other in list(self._waiting.values()):
+            if other is destination or other.shapers[-1] is destination.shapers[-1]:
+                held = other.held(now, 1)
+                while held is not None and (place := self._next(other)) is not None:
+                    place.granted.set_exception(Held(held.words, held.seconds))
+
+    def _paid(self, destination: Destination, session: Session, now: float, recipients: int) -> Session:
+        destination.take(now, recipients)
+        if session in self._carried:
+            self._carried[session] += recipients
+        return session
+
+    def _worn(self, session: Session, destination: Destination) -> bool:
+        """Whether the session has had its share, or cannot be used."""
+        most = destination.shaped.shape.messages_per_connection or self._limits.messages_per_session
+        spent = session.transactions >= most
+        full = not self._takes(session, destination, 1)
+        foreign = destination.key.source_address != self._identity.source_address
+        return bool(self._closed or not session.usable or spent or full or foreign)
+
+    def _takes(self, session: Session, destination: Destination, recipients: int) -> bool:
+        """Whether the connection may have so many recipients more."""
+        limit = destination.shaped.shape.recipients_per_connection
+        return limit is None or self._carried.get(session, 0) + recipients <= limit
 
     def release(self, session: Session) -> None:
         """The session's transaction is over, one way or another."""
         destination = self._of[session]
-        limits = self._limits
-        spent = session.transactions >= limits.messages_per_session
-        foreign = destination.key.source_address != self._identity.source_address
-        if self._closed or not session.usable or spent or foreign or self._must_yield(session, destination):
+        now = self._clock()
+        if self._worn(session, destination) or self._must_yield(session, destination, now):
             self._discard(session)
             return
-        if (waiter := self._next(destination)) is not None:
-            waiter.set_result(session)
-            if destination.line and self._room(destination):
-                self._grant()
-            return
+        if destination.line and not destination.wait(now, destination.line[0].recipients):
+            if not self._takes(session, destination, destination.line[0].recipients):
+                self._discard(session)
+                return
+            if (place := self._next(destination)) is not None:
+                place.granted.set_result(self._paid(destination, session, now, place.recipients))
+                if destination.line and self._room(destination):
+                    self._grant()
+                return
         destination.idle.append(session)
-        self._idle[session] = asyncio.get_running_loop().call_later(limits.idle_seconds, self._expire, session)
+        self._idle[session] = asyncio.get_running_loop().call_later(self._limits.idle_seconds, self._expire, session)
         self._grant()
 
     async def elsewhere(self, session: Session, route: Route, passed: Collection[Peer]) -> Session | None:
@@ -247,6 +308,8 @@ class Pool:
             self._give_back(destination)
             raise
         self._of[opened] = destination
+        if limit := destination.shaped.shape.recipients_per_connection:
+            self._carried[opened] = limit  # this message, and no other
         return opened
 
     def close_idle(self) -> None:
@@ -261,111 +324,192 @@ class Pool:
         while self._quitting:
             await asyncio.wait(self._quitting)
 
-    def _destination(self, key: Key) -> _Destination:
+    def _known(self, route: Route) -> Destination | None:
+        return self._destinations.get(self._key(route, self._shapes.of(route.domain, route.destination)))
+
+    def _key(self, route: Route, shaped: Shaped) -> Key:
+        return Key(self._identity.source_address, route.destination, shaped.entry)
+
+    def _destination(self, key: Key, shaped: Shaped) -> Destination:
         destination = self._destinations.get(key)
         if destination is None:
+            now = self._clock()
             if len(self._destinations) >= self._sweep_at:
-                now = self._clock()
                 self._destinations = {k: d for k, d in self._destinations.items() if not d.forgettable(now)}
                 self._sweep_at = max(_SWEEP_AT, 2 * len(self._destinations))
-            destination = self._destinations[key] = _Destination(key)
+            shapers = [Shaper(shaped.shape, now, adaptive=self._shapes.adaptive)]
+            if shaped.together is not None:
+                common = (key.source_address, shaped.provider)
+                if common not in self._providers:
+                    self._providers[common] = Shaper(shaped.together, now, adaptive=self._shapes.adaptive)
+                shapers.append(self._providers[common])
+            destination = self._destinations[key] = Destination(key, shaped, tuple(shapers))
         return destination
 
-    def _room(self, destination: _Destination) -> bool:
+    def _room(self, destination: Destination) -> bool:
         """Whether the destination may open one more connection; idle ones of others give way."""
         limits = self._limits
-        if destination.open >= destination.limit(limits, self._clock()):
+        now = self._clock()
+        own, *common = destination.shapers
+        if own.open >= own.connections(now):
+            return False
+        if any(one.open >= one.connections(now) and self._idle_of(one) is None for one in common):
             return False
         busy = self._open - len(self._idle)
         share = 1.0 - limits.reserve if destination.open else 1.0
         return busy < max(1, int(limits.connections * share))
 
-    def _take(self, destination: _Destination) -> None:
+    def _idle_of(self, shaper: Shaper) -> Session | None:
+        """The idle session that counts with `shaper` and has been so for longest."""
+        return next((session for session in self._idle if shaper in self._of[session].shapers), None)
+
+    def _take(self, destination: Destination) -> None:
         if self._open >= self._limits.connections and self._idle:
             self._discard(self._unidle(next(iter(self._idle))), grant=False)
-        destination.open += 1
+        now = self._clock()
+        for shaper in destination.shapers[1:]:
+            if shaper.open >= shaper.connections(now) and (idle := self._idle_of(shaper)) is not None:
+                self._discard(self._unidle(idle), grant=False)
+        for shaper in destination.shapers:
+            shaper.open += 1
         self._open += 1
 
-    def _give_back(self, destination: _Destination, *, grant: bool = True) -> None:
-        destination.open -= 1
+    def _give_back(self, destination: Destination, *, grant: bool = True) -> None:
+        for shaper in destination.shapers:
+            shaper.open -= 1
         self._open -= 1
         if grant:
             self._grant()
 
-    def _must_yield(self, session: Session, destination: _Destination) -> bool:
-        """All room is taken, another destination has nothing, and this one has several or has had its turn."""
-        if not self._waiting or self._open - len(self._idle) < self._limits.connections:
-            return False
-        if destination.open == 1 and session.transactions % _TURN:
-            return False
-        return any(not other.open for other in self._waiting.values())
+    def _must_yield(self, session: Session, destination: Destination, now: float) -> bool:
+        """All room is taken, another destination has nothing, and this one has several or has had its turn.
 
-    async def _stand_in_line(self, destination: _Destination) -> Session | None:
-        place: asyncio.Future[Session | None] = asyncio.get_running_loop().create_future()
+        All room there is, or all of the provider's. Or there is less room than there was.
+        """
+        if any(shaper.open > shaper.connections(now) for shaper in destination.shapers):
+            return True
+        if not self._waiting or (destination.open == 1 and session.transactions % _TURN):
+            return False
+        if self._open - len(self._idle) >= self._limits.connections:
+            return any(not other.open for other in self._waiting.values())
+        common = destination.shapers[-1]
+        return (
+            len(destination.shapers) > 1
+            and common.open >= common.connections(now)
+            and any(not other.open and other.shapers[-1] is common for other in self._waiting.values())
+        )
+
+    async def _stand_in_line(self, destination: Destination, recipients: int) -> Session | None:
+        place = Place(asyncio.get_running_loop().create_future(), recipients)
         destination.line.append(place)
+        destination.in_line(1)
         self._waiting[destination.key] = destination
+        self._watch(destination)
+        granted = place.granted
         try:
-            return await place
+            return await granted
         except asyncio.CancelledError:
-            if place.done() and not place.cancelled() and place.exception() is None:
+            if granted.done() and not granted.cancelled() and granted.exception() is None:
                 # Granted in the very moment of giving up: the next in line gets it.
-                granted = place.result()
-                if granted is None:
+                destination.give_back(self._clock(), recipients)
+                session = granted.result()
+                if session is None:
                     self._give_back(destination)
                 else:
-                    self.release(granted)
+                    self.release(session)
             elif place in destination.line:
                 destination.line.remove(place)
+                destination.in_line(-1)
                 if not destination.line:
                     self._waiting.pop(destination.key, None)
             raise
 
-    def _next(self, destination: _Destination) -> asyncio.Future[Session | None] | None:
+    def _watch(self, destination: Destination) -> None:
+        """Look at the line again when its rate allows."""
+        if destination.timer is None and (wait := destination.wait(self._clock(), destination.line[0].recipients)):
+            destination.timer = asyncio.get_running_loop().call_later(wait, self._ripe, destination)
+
+    def _ripe(self, destination: Destination) -> None:
+        destination.timer = None
+        self._grant()
+
+    def _next(self, destination: Destination) -> Place | None:
         """The first in line who still waits, taken out of it."""
         while destination.line:
             place = destination.line.popleft()
+            destination.in_line(-1)
             if not destination.line:
                 self._waiting.pop(destination.key, None)
-            if not place.done():
+            if not place.granted.done():
                 return place
         return None
 
     def _grant(self) -> None:
-        """Let those in line open connections while there is room, those with the fewest first."""
-        while self._waiting and self._open - len(self._idle) < self._limits.connections:
-            candidates = [destination for destination in self._waiting.values() if self._room(destination)]
-            if not candidates:
+        """Let those in line go on while there is room, those with the fewest connections first."""
+        while self._waiting:
+            now = self._clock()
+            ready = []
+            for destination in self._waiting.values():
+                if destination.wait(now, destination.line[0].recipients):
+                    self._watch(destination)
+                elif destination.idle or self._room(destination):
+                    ready.append(destination)
+            if not ready:
                 return
-            destination = min(candidates, key=lambda one: one.open)
-            if (place := self._next(destination)) is not None:
+            destination = min(ready, key=lambda one: one.open)
+            if (place := self._next(destination)) is None:
+                continue
+            while destination.idle:
+                session = self._unidle(destination.idle[-1])
+                if session.usable and self._takes(session, destination, place.recipients):
+                    place.granted.set_result(self._paid(destination, session, now, place.recipients))
+                    break
+                self._discard(session, grant=False)
+            else:
+                destination.take(now, place.recipients)
                 self._take(destination)
-                place.set_result(None)
+                place.granted.set_result(None)
 
-    async def _open_for(self, destination: _Destination, route: Route) -> Session | None:
-        """Open a connection in the room already taken. None: stand in line (again). Raises SessionFailed."""
+    async def _open_for(self, destination: Destination, route: Route, recipients: int) -> Session | None:
+        """Open a connection in the room already taken. None: stand in line (again). Raises SessionFailed, Held."""
         try:
             session = await self._connect(self._peers(route), route)
         except SessionFailed as failed:
-            self._give_back(destination, grant=False)
-            if not failed.failure.permanent:
-                if destination.open:
-                    # It serves us on other connections, and wants no more of them.
-                    destination.ceiling = destination.open
-                    destination.ceiling_until = self._clock() + CEILING_SECONDS
-                    self._grant()
-                    return None
-                destination.down = failed.failure
-                destination.down_until = self._clock() + DOWN_SECONDS
-                while (place := self._next(destination)) is not None:
-                    place.set_exception(SessionFailed(failed.failure))
-            self._grant()
+            destination.give_back(self._clock(), recipients)
+            if self._refused(destination, failed.failure):
+                return None
             raise
         except BaseException:
+            destination.give_back(self._clock(), recipients)
             self._give_back(destination)
             raise
-        destination.down = None
+        destination.down, destination.downs = None, 0
         self._of[session] = destination
+        if destination.shaped.shape.recipients_per_connection:
+            self._carried[session] = recipients
         return session
+
+    def _refused(self, destination: Destination, failure: Failure) -> bool:
+        """A connection could not be had, and its room is free again. True: stand in line for the others."""
+        now = self._clock()
+        self._give_back(destination, grant=False)
+        if failure.permanent:
+            self._grant()
+            return False
+        if destination.open:
+            destination.shapers[0].refused_one_more(now)
+            self._grant()
+            return True
+        destination.down = failure
+        destination.downs += 1
+        seconds = min(LONGEST_DOWN_SECONDS, DOWN_SECONDS * 2.0 ** (destination.downs - 1))
+        destination.down_until = now + seconds
+        if too_fast(failure, classify(failure)):
+            # It is there, and has too much of us: not more of the same when it is up again.
+            self._slow(destination, failure.words)
+        self._dismiss(destination)
+        self._grant()
+        return False
 
     def _peers(self, route: Route) -> Sequence[Peer]:
         """The route's addresses that the source address can reach, best first."""
@@ -412,6 +556,7 @@ class Pool:
 
     def _discard(self, session: Session, *, grant: bool = True) -> None:
         destination = self._of.pop(session)
+        self._carried.pop(session, None)
         if session.usable:
             farewell = asyncio.get_running_loop().create_task(session.quit())
             self._quitting.add(farewell)

@@ -11,7 +11,7 @@ import asyncio
 import ipaddress
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from malote_relay.config import RelayConfig
@@ -103,11 +103,12 @@ class Route:
     domain: str
     hosts: tuple[MailHost, ...]
     port: int = 25
+    destination: str = field(init=False)
+    """Who receives, as the key of limits: domains with the same set of MX hosts are one destination."""
 
-    @property
-    def destination(self) -> str:
-        """Who receives, as the key of limits: domains with the same set of MX hosts are one destination."""
-        return ",".join(sorted(host.name or str(host.addresses[0]) for host in self.hosts))
+    def __post_init__(self) -> None:
+        names = sorted(host.name or str(host.addresses[0]) for host in self.hosts)
+        object.__setattr__(self, "destination", ",".join(names))
 
 
 async def route(domain: str, names: Names, policy: Policy, rng: random.Random) -> Route:

@@ -25,15 +25,17 @@ from malote_relay.config import RelayConfig
 from malote_relay.delivery.attempt import Attempted, Router, attempt
 from malote_relay.delivery.connection import Envelope, Identity, Timeouts, opportunistic_tls
 from malote_relay.delivery.content import Content
+from malote_relay.delivery.destination import DestinationState, Held
 from malote_relay.delivery.lanes import Bounds, Lanes
 from malote_relay.delivery.notices import Kind
 from malote_relay.delivery.notifier import Notifier, Sign, unsigned
 from malote_relay.delivery.outcome import outcome
-from malote_relay.delivery.pool import DestinationState, Limits, Pool
+from malote_relay.delivery.pool import Limits, Pool
 from malote_relay.delivery.recorder import Recorder
 from malote_relay.delivery.reply import Failure
 from malote_relay.delivery.retry import Schedule
 from malote_relay.delivery.route import Names, Policy
+from malote_relay.delivery.shaping import shapes_of
 from malote_relay.delivery.waiting import Situation, Stage, Waiting, explain
 from malote_relay.returnpath import NONE, Current
 from malote_relay.store.model import Notify, Outcome, Queued, Result, Store
@@ -105,7 +107,9 @@ class Scheduler:
         self._rng = rng or random.SystemRandom()
         self._idle_seconds = idle_seconds
         self._router = Router(names, Policy.of(config), self._rng)
-        self._pool = Pool(*self._egress(), timeouts=timeouts, tls=opportunistic_tls())
+        self._pool = Pool(
+            *self._egress(), timeouts=timeouts, tls=opportunistic_tls(), shapes=shapes_of(config), rng=self._rng
+        )
         self._lanes = Lanes(bounds or Bounds())
         self._notifier = Notifier(store, config, clock, self.offer, sign, noticed)
         self._recorder = Recorder(store, self._settle, observer, self._notifier)
@@ -117,6 +121,9 @@ class Scheduler:
         self._next = 0.0
         """The earliest known time at which something stored falls due."""
         self._querying = False
+        self._monotonic = time.monotonic
+        self._held: dict[str, tuple[str, float]] = {}
+        """Why, and until when by the monotonic clock, domains are left alone."""
         self._settled: set[int] = set()
         """Recipients that ended while a page was being read: it may still show them."""
         self._stopping = False
@@ -194,7 +201,8 @@ class Scheduler:
         self._config = config
         self._notifier.reconfigure(config)
         self._router.configure(Policy.of(config))
-        self._pool.configure(*self._egress())
+        self._pool.configure(*self._egress(), shapes_of(config))
+        self._held.clear()
         if config.delivery.frozen:
             self._withdraw()
             self._pool.close_idle()
@@ -260,15 +268,22 @@ class Scheduler:
         """Why this recipient waits, and until when. `stages`: where many are asked about."""
         domain = domain_of(recipient.address)
         stage = (self.stages() if stages is None else stages).get(recipient.id, Stage.STORED)
+        held, held_for = self._held.get(domain, ("", 0.0))
+        held_for -= self._monotonic()
         route = self._router.known(domain)
-        down = self._pool.down(route) if route else None
+        if held_for <= 0 and route is not None and (refused := self._pool.held(route)) is not None:
+            held, held_for = refused.words, refused.seconds
+        line = self._pool.line(route) if route is not None and stage is Stage.WAITING else None
         situation = Situation(
             now=self._clock(),
             frozen=self._config.delivery.frozen,
             stage=stage,
             behind=self._lanes.behind or domain in self._lanes.overflowing,
-            down=down[0].words if down else "",
-            down_for=down[1] if down else 0.0,
+            held=held if held_for > 0 else "",
+            held_for=held_for,
+            in_line=line.in_line if line else 0,
+            slowed=f"the destination is {line.why}" if line and line.why else "",
+            slowed_for=line.seconds if line else 0.0,
             max_age=self._config.delivery.max_age_seconds,
         )
         return explain(recipient, situation)
@@ -304,7 +319,7 @@ class Scheduler:
         self._look = False
         # Held mail is released at the full hour; and what nobody told us of must not wait for long.
         self._next = min((now // _HOUR + 1) * _HOUR, now + UNTOLD_SECONDS)
-        excluded = self._lanes.begin_query()
+        excluded = self._lanes.begin_query(self._held_now(now))
         self._settled.clear()
         self._querying = True
         try:
@@ -318,7 +333,7 @@ class Scheduler:
         whole = _whole_messages(page) if more else page
         taken = [one for one in whole if one.id not in self._settled and one.id not in self._lanes]
         for domain, recipients in self._jobs_of(taken):
-            if not self._lanes.fits(domain):
+            if domain in self._held or not self._lanes.fits(domain):
                 self._lanes.refuse(domain)
                 continue
             self._begin(_Job(domain, recipients))
@@ -339,6 +354,32 @@ class Scheduler:
     def _look_again(self) -> None:
         self._look = True
         self._wake.set()
+
+    # Destinations that are left alone: what waits for them stays in the store, in its place.
+
+    def _hold(self, job: _Job, held: Held) -> None:
+        until = self._monotonic() + held.seconds
+        if self._held.get(job.domain, ("", 0.0))[1] < until:
+            self._held[job.domain] = (held.words, until)
+        self._lanes.hold(job.domain)
+        self._expect(self._clock() + held.seconds)
+
+    def _held_now(self, now: float) -> list[str]:
+        """The domains that are left alone, once those whose time has come are not any more."""
+        if not self._held:
+            return []
+        instant = self._monotonic()
+        self._held = {domain: held for domain, held in self._held.items() if held[1] > instant}
+        if self._held:
+            self._next = min(self._next, now + min(until for _, until in self._held.values()) - instant)
+        return list(self._held)
+
+    def retry_now(self, domain: str) -> None:
+        """Mail for this domain is wanted out: forget what its destination said, and look."""
+        self._held.pop(domain, None)
+        if (route := self._router.known(domain)) is not None:
+            self._pool.forgive(route)
+        self._look_again()
 
     # Jobs: one message's recipients at one domain; or one alone where each gets a reverse-path of its own.
 
@@ -364,6 +405,13 @@ class Scheduler:
         if task.cancelled():
             # Nothing is known to have happened to it: the store still has it.
             self._lanes.remove(job.recipients)
+            self._look = True
+
+    def _put_back(self, job: _Job) -> None:
+        """Those of a job who were not tried wait in the store again, as before."""
+        if job.recipients:
+            self._lanes.remove(job.recipients)
+            job.recipients = []
             self._look = True
 
     async def _work(self, job: _Job) -> None:
@@ -398,6 +446,11 @@ class Scheduler:
 
         try:
             await attempt(job.domain, len(recipients), self._router, self._pool, envelope, ended)
+            self._put_back(job)
+            return
+        except Held as held:
+            self._hold(job, held)
+            self._put_back(job)
             return
         except _ContentGone:
             _log.error("content is gone", message=first.message_id)

@@ -19,14 +19,20 @@ class Stage(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What the scheduler knows. `down_for` are the seconds for which the destination is left alone after `down`."""
+    """What the scheduler knows. `held_for` are the seconds for which mail to the destination is `held` back.
+
+    `in_line` stand in line for the destination; `slowed` is what it gets less for now, and for how long at most.
+    """
 
     now: float
     frozen: bool = False
     stage: Stage = Stage.STORED
     behind: bool = False
-    down: str = ""
-    down_for: float = 0.0
+    held: str = ""
+    held_for: float = 0.0
+    in_line: int = 0
+    slowed: str = ""
+    slowed_for: float = 0.0
     max_age: float = 0.0
 
 
@@ -56,10 +62,15 @@ def explain(recipient: Queued, situation: Situation) -> Waiting:
         return Waiting(
             f"attempt {recipient.attempts} met a temporary failure; the next follows{last}", recipient.next_attempt_at
         )
-    if situation.down:
-        return Waiting(f"its destination cannot be reached: {situation.down}", now + situation.down_for)
     if situation.stage is Stage.WAITING:
-        return Waiting("it waits for a connection: its destination, or the relay, has as many as allowed")
+        words = "it waits for a connection: its destination, or the relay, has as many as allowed"
+        if situation.in_line > 1:
+            words += f"; {situation.in_line} stand in line"
+        if situation.slowed:
+            return Waiting(f"{words}; {situation.slowed}", now + situation.slowed_for)
+        return Waiting(words)
+    if situation.held:
+        return Waiting(situation.held, now + situation.held_for)
     if situation.behind:
         return Waiting("it is due, and waits in the queue behind others that came earlier")
     return Waiting("it is due and will be tried at once")

@@ -17,7 +17,7 @@ def test_each_reason_to_wait_has_words_and_where_it_is_known_an_end(queued: Call
     assert deferred.until == NOW + 60
     last = explain(queued(attempts=2, next_attempt_at=NOW + 86_400), Situation(NOW, max_age=86_400))
     assert "the last attempt" in last.words
-    down = explain(queued(), Situation(NOW, down="no connection", down_for=20))
+    down = explain(queued(), Situation(NOW, held="no connection", held_for=20))
     assert "no connection" in down.words
     assert down.until == NOW + 20
     words = {
