@@ -16,6 +16,7 @@ import contextlib
 import os
 import signal
 import sys
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -37,7 +38,8 @@ from malote_relay.delivery.retry import JITTER
 from malote_relay.delivery.route import Policy
 from malote_relay.delivery.scheduler import Scheduler
 from malote_relay.delivery.shaping import shapes_of
-from malote_relay.metrics import Metrics
+from malote_relay.delivery.upkeep import Upkeep
+from malote_relay.metrics import STANDINGS, Metrics
 from malote_relay.observe import Heartbeat, Observatory
 from malote_relay.quota import HourWindow, start_of
 from malote_relay.reload import Fingerprint, Loaded, Watcher, fingerprint, load
@@ -108,6 +110,7 @@ class Relay:
             sign=self._sign_notice,
             noticed=self._count_notice,
             return_paths=lambda: self._loaded.return_paths,
+            slowed=self._slowed,
         )
         self._door = Door(
             rules=Rules(config),
@@ -142,7 +145,9 @@ class Relay:
         if config.listen.bounce_port is not None:
             await self.bounces.start(config.listen.address, config.listen.bounce_port)
             self._opened.push_async_callback(self.bounces.stop, self._grace)
-        for work in (self._watcher.run(), self._housekeeping()):
+        stalled = self.metrics.queue_stalled_seconds.set
+        upkeep = Upkeep(self._store, self._store, self._scheduler, self._clock.now, stalled)
+        for work in (self._watcher.run(), self._housekeeping(), upkeep.run()):
             self._opened.push_async_callback(_cancelled, asyncio.create_task(work))
         _log.info(
             "listening",
@@ -239,6 +244,9 @@ class Relay:
         metrics.queue_messages.labels("ready").set(queue.ready)
         metrics.queue_messages.labels("deferred").set(queue.deferred)
         metrics.queue_messages.labels("held").set(queue.held)
+        states = Counter(one.standing for one in self._scheduler.destinations())
+        for standing in STANDINGS:
+            metrics.destinations.labels(standing).set(states[standing])
         oldest = queue.oldest_received_at
         metrics.queue_oldest_seconds.set(0.0 if oldest is None else max(0.0, now - oldest))
 
@@ -253,6 +261,9 @@ class Relay:
     async def _sign_notice(self, domain: str, content: bytes) -> bytes:
         signer = self._loaded.notice_signer
         return await signer.sign(domain, content) if signer.has_key(domain) else b""
+
+    def _slowed(self, provider: str) -> None:
+        self.metrics.slowdowns.labels(provider or "other").inc()
 
     async def _housekeeping(self) -> None:
         turn = 0

@@ -63,6 +63,8 @@ class BounceMail(enum.StrEnum):
 NOTICE_KINDS = ("failed", "delayed", "relayed", "summary")
 
 QUEUE_STATES = ("ready", "deferred", "held")
+STANDINGS = ("good", "slowed", "paused", "down")
+"""How destinations stand: the values of the label `state` of malote_destinations."""
 
 _DELIVERY_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14_400, 86_400, 432_000)
 
@@ -115,6 +117,23 @@ class Metrics:
         self.queue_oldest_seconds = Gauge(
             "malote_queue_oldest_seconds", "Age of the oldest message waiting; 0 for none.", registry=registry
         )
+        self.queue_stalled_seconds = Gauge(
+            "malote_queue_stalled_seconds",
+            "For how long mail has been due that could move, and nothing has; 0 while something moves.",
+            registry=registry,
+        )
+        self.destinations = Gauge(
+            "malote_destinations",
+            "Destinations (sets of MX hosts) that the relay has to do with now, by how they stand.",
+            ["state"],
+            registry=registry,
+        )
+        self.slowdowns = Counter(
+            "malote_slowdowns",
+            'Times a destination asked to slow down, by provider ("other" for those without a name).',
+            ["provider"],
+            registry=registry,
+        )
         self.hour_charged = Gauge(
             "malote_hour_charged", "Recipients charged to the current hour (UTC).", registry=registry
         )
@@ -157,6 +176,9 @@ class Metrics:
             self.notices.labels(kind, "withheld")
         for state in QUEUE_STATES:
             self.queue_messages.labels(state)
+        for standing in STANDINGS:
+            self.destinations.labels(standing)
+        self.slowdowns.labels("other")
 
     def refused(self, reason: Refused) -> None:
         """Count one refusal."""

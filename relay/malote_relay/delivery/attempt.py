@@ -228,9 +228,7 @@ async def _transactions(
             pool.release(session)
             raise
         host, tls, notifies = str(session.peer), session.tls, session.notifies
-        ends |= {
-            place: Attempted(answer, host, tls, notifies) for place, answer in zip(turn, answers, strict=True)
-        }
+        ends |= {place: Attempted(answer, host, tls, notifies) for place, answer in zip(turn, answers, strict=True)}
         step, places = onward(answers, content_sent=session.content_sent)
         if step is Onward.ANEW and renewed:
             step = Onward.ELSEWHERE

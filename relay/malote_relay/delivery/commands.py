@@ -4,14 +4,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Annotated, Final, Literal
 
 from malote_relay.control.fields import Answer, Nothing, Octets, Request, Seconds, Time, option, positional
 from malote_relay.control.registry import Controls, Refused
-from malote_relay.delivery.scheduler import Scheduler
+from malote_relay.delivery.scheduler import GivenUp, Scheduler
 from malote_relay.delivery.waiting import Waiting
 from malote_relay.store import queue
 from malote_relay.store.model import Queued, Tables
@@ -57,13 +56,17 @@ class AboutMessage(Request, frozen=True, kw_only=True):
 
 
 class WhyRow(Answer, frozen=True, kw_only=True):
-    """Where a recipient of the message stands. `until`: when it changes by itself; `at`: when it ended."""
+    """Where a recipient of the message stands.
+
+    `until`: when it changes by itself; `given_up`: when it is too old; `ended`: when it came to its end.
+    """
 
     recipient: str
     state: str
     why: str
     until: Time = None
-    at: Time = None
+    given_up: Time = None
+    ended: Time = None
     attempts: int
     last_reply: str
 
@@ -175,6 +178,7 @@ class QueueCommands:
                     state=_state(one.queued, self._clock()),
                     why=reason.words,
                     until=reason.until,
+                    given_up=one.queued.released_at + self._scheduler.max_age,
                     attempts=one.queued.attempts,
                     last_reply=one.last_reply,
                 )
@@ -235,8 +239,9 @@ class QueueCommands:
             place = found[-1].queued.id
             wanted = [one.queued for one in found if asked.recipient in ("", one.queued.address)]
             seen += len(wanted)
-            some = self._scheduler.give_up(wanted, DROPPED, tell=asked.notify)
-            await self._written(some)
+            some = self._scheduler.give_up([GivenUp(one, DROPPED) for one in wanted], tell=asked.notify)
+            if not await self._scheduler.written(some, _WRITTEN_SECONDS):
+                raise Refused("they are taken off the queue, but that could not be written down yet: see the log")
             taken += some
         if not seen:
             of = f" for {asked.recipient!r}" if asked.recipient else ""
@@ -246,14 +251,6 @@ class QueueCommands:
         if under_way:
             said += f"; {under_way} left: being sent right now, or just ended"
         return Done(recipients=len(taken), said=said)
-
-    async def _written(self, recipients: Sequence[Queued]) -> None:
-        """Wait until their ends are on disk; not for ever, should the disk be full."""
-        for _ in range(int(_WRITTEN_SECONDS / 0.02)):
-            if not self._scheduler.holds(recipients):
-                return
-            await asyncio.sleep(0.02)
-        raise Refused("they are taken off the queue, but that could not be written down yet: see the relay's log")
 
 
 def _state(queued: Queued, now: float) -> str:
@@ -283,6 +280,10 @@ def _ended_row(event: Event) -> WhyRow:
     by = f" by {event.host}" if event.host else ""
     if event.status == "delivered":
         why = f"it was taken{by} over {event.tls}" if event.tls else f"it was taken{by}, unencrypted"
+    elif event.status == "bounced":
+        why = f"it came back later, in a bounce ({event.bounce_class})"
+    elif event.status == "complained":
+        why = "its recipient complained of it"
     else:
         why = f"it failed: refused{by}" if event.host else "it failed"
         why += f" ({event.bounce_class})" if event.bounce_class else ""
@@ -290,7 +291,7 @@ def _ended_row(event: Event) -> WhyRow:
         recipient=event.recipient,
         state=event.status,
         why=why,
-        at=event.at,
+        ended=event.at,
         attempts=event.attempt,
         last_reply=event.reply,
     )

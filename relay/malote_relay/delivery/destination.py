@@ -41,12 +41,13 @@ class Held(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DestinationState:
-    """A destination as it is now. With `why`: it is left alone, or slowed, for `seconds` more.
+    """A destination as it is now: `standing` is good, slowed, paused or down; if not good, for `seconds` more.
 
     `rate` is in messages a minute, None for unlimited.
     """
 
     name: str
+    standing: str
     provider: str
     connections: int
     idle: int
@@ -127,17 +128,21 @@ class Destination:
 
     def state(self, now: float) -> DestinationState:
         """As people want to see it."""
-        why, seconds = "", 0.0
+        standing, why, seconds = "good", "", 0.0
         slowed = next((shaper for shaper in self.shapers if shaper.slowed(now)), None)
         if self.down is not None and now < self.down_until:
-            why, seconds = f"it cannot be reached: {self.down.words}", self.down_until - now
+            standing, seconds = "down", self.down_until - now
+            why = f"it cannot be reached: {self.down.words}"
         elif slowed is not None and slowed.paused_for(now):
-            why, seconds = f"paused: {slowed.why}", slowed.paused_for(now)
+            standing, seconds = "paused", slowed.paused_for(now)
+            why = f"paused: {slowed.why}"
         elif slowed is not None:
-            why, seconds = f"slowed: {slowed.why}", slowed.recovered_in(now)
+            standing, seconds = "slowed", slowed.recovered_in(now)
+            why = f"slowed: {slowed.why}"
         rates = [rate for shaper in self.shapers if (rate := shaper.rate(now)) is not None]
         return DestinationState(
             f"{self.key.destination} (for {self.key.entry})" if self.key.entry else self.key.destination,
+            standing,
             self.shaped.provider,
             self.open,
             len(self.idle),

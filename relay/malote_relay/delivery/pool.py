@@ -73,7 +73,10 @@ Opener = Callable[[Peer, Identity, Timeouts, ssl.SSLContext | None], Awaitable[S
 
 
 class Pool:
-    """All outgoing sessions of one relay. `clock` gives monotonic seconds."""
+    """All outgoing sessions of one relay. `clock` gives monotonic seconds.
+
+    `slowed` hears the provider's name ("" for none) whenever a destination asks to slow down.
+    """
 
     def __init__(
         self,
@@ -86,11 +89,13 @@ class Pool:
         clock: Callable[[], float] = time.monotonic,
         shapes: Shapes | None = None,
         rng: random.Random | None = None,
+        slowed: Callable[[str], None] = lambda provider: None,
     ):
         self._identity = identity
         self._limits = limits
         self._shapes = shapes or Shapes(Shaping(), limits.per_destination)
         self._rng = rng or random.SystemRandom()
+        self._slowed = slowed
         self._providers: dict[tuple[str, str], Shaper] = {}
         self._carried: dict[Session, int] = {}
         """Recipients so far, of sessions whose destination has a limit on them."""
@@ -234,6 +239,7 @@ class Pool:
                 reply=words,
                 seconds=round(max(shaper.paused_for(now) for shaper in destination.shapers), 1),
             )
+            self._slowed(destination.shaped.provider)
             self._dismiss(destination)
 
     def _dismiss(self, destination: Destination) -> None:

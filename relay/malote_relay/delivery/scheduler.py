@@ -72,6 +72,15 @@ class _Job:
         return Stage.RUNNING if self.begun else Stage.WAITING
 
 
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """A recipient to be failed without an attempt: with `words` like a reply, and its bounce class."""
+
+    recipient: Queued
+    words: str
+    bounce_class: str = "other"
+
+
 class _ContentGone(Exception):
     """The store no longer has the content of a message that waits: fail its recipients."""
 
@@ -95,6 +104,7 @@ class Scheduler:
         sign: Sign = unsigned,
         noticed: Callable[[Kind, bool], None] = lambda kind, sent: None,
         return_paths: Current = lambda: NONE,
+        slowed: Callable[[str], None] = lambda provider: None,
         rng: random.Random | None = None,
         bounds: Bounds | None = None,
         timeouts: Timeouts | None = None,
@@ -108,7 +118,12 @@ class Scheduler:
         self._idle_seconds = idle_seconds
         self._router = Router(names, Policy.of(config), self._rng)
         self._pool = Pool(
-            *self._egress(), timeouts=timeouts, tls=opportunistic_tls(), shapes=shapes_of(config), rng=self._rng
+            *self._egress(),
+            timeouts=timeouts,
+            tls=opportunistic_tls(),
+            shapes=shapes_of(config),
+            rng=self._rng,
+            slowed=slowed,
         )
         self._lanes = Lanes(bounds or Bounds())
         self._notifier = Notifier(store, config, clock, self.offer, sign, noticed)
@@ -122,6 +137,8 @@ class Scheduler:
         """The earliest known time at which something stored falls due."""
         self._querying = False
         self._monotonic = time.monotonic
+        self.moved_at = self._monotonic()
+        """When, by the monotonic clock, an attempt last began or ended."""
         self._held: dict[str, tuple[str, float]] = {}
         """Why, and until when by the monotonic clock, domains are left alone."""
         self._settled: set[int] = set()
@@ -130,11 +147,7 @@ class Scheduler:
 
     async def start(self) -> None:
         """Begin to deliver. The store must be open."""
-        self._tasks = [
-            _spawn(self._run(), "delivery-scheduler"),
-            _spawn(self._recorder.run(), "delivery-recorder"),
-            _spawn(self._notifier.run(), "delivery-notifier"),
-        ]
+        self._tasks = [_spawn(work(), name) for work, name in self._loops()]
 
     async def stop(self, grace: float) -> None:
         """Begin nothing new, let running transactions end within `grace` seconds, write the ends down, hang up.
@@ -230,25 +243,23 @@ class Scheduler:
             found.update(dict.fromkeys((one.id for one in job.recipients), job.stage))
         return found
 
-    def holds(self, recipients: Sequence[Queued]) -> bool:
-        """Whether one of these is in hand."""
-        return any(one.id in self._lanes for one in recipients)
-
     def destinations(self) -> Sequence[DestinationState]:
         """Whom the pool has to do with now."""
         return self._pool.states()
 
-    def give_up(self, recipients: Sequence[Queued], words: str, *, tell: bool = True) -> list[Queued]:
-        """Fail these with a reply in `words`, without an attempt; those who were taken are returned.
+    def give_up(self, ends: Sequence[GivenUp], *, tell: bool = True) -> list[Queued]:
+        """Fail these without an attempt; those who were taken are returned.
 
         Passed over are those being sent or written down: they come to an end of their own. Without `tell` the sender
         hears nothing of it.
         """
-        if self._stopping:
+        if self._stopping or not ends:
             return []
         tasks = {one.id: task for task, job in self._jobs.items() if not job.begun for one in job.recipients}
-        taken = []
-        for one in recipients:
+        outcomes = []
+        now = self._clock()
+        for end in ends:
+            one = end.recipient
             if one.id not in self._lanes:
                 # In hand until it is written down, so that no page of the queue begins it meanwhile.
                 self._lanes.add(domain_of(one.address), [one])
@@ -258,11 +269,62 @@ class Scheduler:
                 task.cancel()  # the others go back to the store's queue
             else:
                 continue
-            taken.append(one if tell else replace(one, dsn=replace(one.dsn, notify=Notify.NEVER)))
-        if taken:
-            now = self._clock()
-            self._recorder.add([Outcome(one, Result.FAILED, now, words, "other") for one in taken])
-        return taken
+            if not tell:
+                one = replace(one, dsn=replace(one.dsn, notify=Notify.NEVER))
+            outcomes.append(Outcome(one, Result.FAILED, now, end.words, end.bounce_class))
+        if outcomes:
+            self._recorder.add(outcomes)
+        return [one.recipient for one in outcomes]
+
+    async def written(self, recipients: Sequence[Queued], seconds: float) -> bool:
+        """Wait until the ends of those given up are on disk, at most so long; whether they are."""
+        deadline = self._monotonic() + seconds
+        while any(one.id in self._lanes for one in recipients):
+            if self._monotonic() >= deadline:
+                return False
+            await asyncio.sleep(0.02)
+        return True
+
+    # What a watchdog wants to know, and may do.
+
+    @property
+    def frozen(self) -> bool:
+        """Whether all delivery is stopped."""
+        return self._config.delivery.frozen
+
+    @property
+    def max_age(self) -> float:
+        """Seconds after its release at which a recipient is given up."""
+        return float(self._config.delivery.max_age_seconds)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a transaction is under way."""
+        return any(job.begun for job in self._jobs.values())
+
+    def left_alone(self) -> list[str]:
+        """The domains for which nothing is tried for now, as their destinations' state demands."""
+        instant = self._monotonic()
+        return [domain for domain, (_, until) in self._held.items() if until > instant]
+
+    def push(self) -> None:
+        """Bring delivery back to life: dead loops start again, who waits in line goes back to the queue."""
+        if self._stopping or not self._tasks:
+            return
+        for place, (work, name) in enumerate(self._loops()):
+            if self._tasks[place].done():
+                _log.error("a loop of the delivery had ended; it is started again", loop=name)
+                self._tasks[place] = _spawn(work(), name)
+        self._withdraw()
+        self._held.clear()
+        self._look_again()
+
+    def _loops(self) -> Sequence[tuple[Callable[[], Coroutine[Any, Any, None]], str]]:
+        return (
+            (self._run, "delivery-scheduler"),
+            (self._recorder.run, "delivery-recorder"),
+            (self._notifier.run, "delivery-notifier"),
+        )
 
     def why(self, recipient: Queued, stages: Mapping[int, Stage] | None = None) -> Waiting:
         """Why this recipient waits, and until when. `stages`: where many are asked about."""
@@ -420,6 +482,7 @@ class Scheduler:
 
         async def envelope() -> Envelope:
             job.begun = True
+            self.moved_at = self._monotonic()
             try:
                 content = job.content or Content(await self._store.content(first.message_id))
             except KeyError as error:
@@ -486,6 +549,7 @@ class Scheduler:
     def _settle(self, outcomes: Sequence[Outcome]) -> None:
         """These are written down: they leave the window."""
         recipients = [one.recipient for one in outcomes]
+        self.moved_at = self._monotonic()
         if self._querying:
             self._settled.update(one.id for one in recipients)
         if self._lanes.remove(recipients):

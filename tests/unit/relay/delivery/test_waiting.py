@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from malote_relay.delivery.waiting import Situation, Stage, explain
 from malote_relay.store.model import Queued
 
@@ -36,3 +38,42 @@ def test_each_reason_to_wait_has_words_and_where_it_is_known_an_end(queued: Call
 
 def test_a_stopped_tenant_comes_before_every_other_reason(queued: Callable[..., Queued]) -> None:
     assert "frozen" in explain(queued(next_attempt_at=NOW + 600), Situation(NOW, frozen=True)).words
+
+
+STAGES = list(Stage)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize("held_for", [0.0, 20.0])
+@pytest.mark.parametrize("attempts", [0, 3])
+@pytest.mark.parametrize("next_in", [-10.0, 0.0, 600.0])
+@pytest.mark.parametrize("slowed_for", [0.0, 90.0])
+def test_in_every_state_there_is_a_reason_and_no_time_is_past(
+    queued: Callable[..., Queued], stage: Stage, frozen: bool, behind: bool, held_for: float, attempts: int,
+    next_in: float, slowed_for: float,
+) -> None:  # fmt: skip
+    situation = Situation(
+        NOW,
+        frozen=frozen,
+        stage=stage,
+        behind=behind,
+        held="its destination asked to slow down: 421" if held_for else "",
+        held_for=held_for,
+        in_line=3,
+        slowed="the destination is slowed: 421" if slowed_for else "",
+        slowed_for=slowed_for,
+        max_age=86_400,
+    )
+    reason = explain(queued(attempts=attempts, next_attempt_at=NOW + next_in), situation)
+    assert len(reason.words) > 10
+    assert reason.until is None or reason.until > NOW
+    if not frozen and stage in {Stage.STORED, Stage.WAITING}:
+        if next_in > 0:
+            assert reason.until == NOW + next_in
+        elif stage is Stage.STORED and held_for:
+            assert (reason.words, reason.until) == (situation.held, NOW + held_for)
+        elif stage is Stage.WAITING:
+            assert "3 stand in line" in reason.words
+            assert reason.until == (NOW + slowed_for if slowed_for else None)

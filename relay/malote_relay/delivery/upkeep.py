@@ -1,0 +1,147 @@
+"""What is looked after beside deliveries: that nothing waits for longer than it may, and that something moves.
+
+The age limit holds in every state. Attempts end at it by themselves (`retry.next_attempt` puts the last one there);
+what no attempt ever reaches is found here: mail of a frozen tenant, for a destination that is down or slowed, in a
+line or an overflow that does not move. It fails with the words of its last answer, or of what it waited for, and its
+sender is told like of any failure. While a tenant is frozen, the notification waits with the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+import structlog
+
+from malote_relay.delivery.classify import classify
+from malote_relay.delivery.outcome import span
+from malote_relay.delivery.reply import parse
+from malote_relay.delivery.scheduler import GivenUp, Scheduler
+from malote_relay.delivery.watchdog import Facts, Verdict, Watchdog
+from malote_relay.store import queue
+from malote_relay.store.model import Store, StoreError, Tables
+from malote_relay.store.queue import Filter, Waiter
+
+SWEEP_SECONDS: Final = 60.0
+LOOK_SECONDS: Final = 10.0
+
+GRACE: Final = 0.1
+LONGEST_GRACE_SECONDS: Final = 300.0
+"""Past its age limit, as a share of it, and at most: for the last attempt, which is made at the limit."""
+
+_ROWS: Final = 200
+_WRITTEN_SECONDS: Final = 30.0
+
+_log = structlog.get_logger("malote.delivery")
+
+
+class Upkeep:
+    """The sweep and the watchdog of one relay. `clock` gives epoch seconds, `stalled` hears of every look."""
+
+    def __init__(
+        self,
+        store: Store,
+        tables: Tables,
+        scheduler: Scheduler,
+        clock: Callable[[], float],
+        stalled: Callable[[float], None],
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._tables = tables
+        self._scheduler = scheduler
+        self._clock = clock
+        self._stalled = stalled
+        self._monotonic = monotonic
+        self._watchdog = Watchdog()
+
+    async def run(self) -> None:
+        """Look after it until cancelled."""
+        swept = self._monotonic() - SWEEP_SECONDS
+        while True:
+            try:
+                await self.look()
+                if self._monotonic() - swept >= SWEEP_SECONDS:
+                    swept = self._monotonic()
+                    await self.sweep()
+            except StoreError:
+                _log.exception("the queue could not be looked after; trying again")
+            except Exception:  # whoever watches must not be the one who falls asleep
+                _log.exception("looking after the queue failed; trying again")
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def sweep(self) -> int:
+        """Fail what is older than it may be; how many recipients.
+
+        Costs little when there is nothing: the queue is walked in the order of arrival, only as far as it is old.
+        """
+        limit = self._scheduler.max_age
+        grace = min(LONGEST_GRACE_SECONDS, GRACE * limit)
+        place: int | None = 0
+        count = 0
+        while place is not None:
+            now = self._clock()
+            found, place = await self._tables.read(
+                partial(queue.step, after=place, wanted=Filter(), now=now, rows=_ROWS)
+            )
+            old = [one for one in found if one.queued.released_at + limit + grace <= now]
+            stages = self._scheduler.stages() if old else {}
+            taken = self._scheduler.give_up(
+                [self._end(one, self._scheduler.why(one.queued, stages).words, limit) for one in old]
+            )
+            count += len(taken)
+            # One part after the other: the recorder and the window have other work too.
+            await self._scheduler.written(taken, _WRITTEN_SECONDS)
+            if found and found[-1].queued.received_at + limit + grace > now:
+                break
+        if count:
+            _log.warning("given up for their age", recipients=count, limit=span(limit))
+        return count
+
+    def _end(self, one: Waiter, why: str, limit: float) -> GivenUp:
+        words = f"554 5.4.7 not delivered within {span(limit)}; "
+        if not one.last_reply:
+            return GivenUp(one.queued, words + f"it was never tried: {why}", "other")
+        return GivenUp(one.queued, words + f"the last answer was: {one.last_reply}", _class(one.last_reply))
+
+    async def look(self) -> Verdict:
+        """See whether something moves; when nothing does though it could, say so and push."""
+        scheduler = self._scheduler
+        frozen, busy = scheduler.frozen, scheduler.busy
+        due = False
+        if not frozen and not busy:
+            due = bool(await self._store.due(self._clock(), 1, excluding_domains=scheduler.left_alone()))
+        verdict = self._watchdog.look(
+            Facts(
+                self._monotonic(),
+                moved_at=scheduler.moved_at,
+                due=due,
+                busy=busy,
+                frozen=frozen,
+                turning=scheduler.running,
+            )
+        )
+        self._stalled(verdict.stalled)
+        if verdict.alarm:
+            _log.error(
+                "mail is due and nothing moves",
+                seconds=round(verdict.stalled),
+                loops_turn=scheduler.running,
+                in_hand=scheduler.in_hand,
+                connections=scheduler.connections,
+            )
+        if verdict.push:
+            scheduler.push()
+        return verdict
+
+
+def _class(reply: str) -> str:
+    """A bounce class for words that read like a reply; "other" where they do not."""
+    try:
+        return classify(parse(reply)).bounce_class
+    except ValueError:
+        return "other"

@@ -1,0 +1,228 @@
+"""The age limit in every state in which mail can wait, and the watchdog on a scheduler that lives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from malote_dev.mailworld.behaviour import Action, Behaviour, Stage
+from malote_relay.delivery import upkeep, watchdog
+from malote_relay.delivery.lanes import Bounds
+from malote_relay.delivery.upkeep import Upkeep
+from malote_relay.store.model import Outcome, Result
+
+AGE = 3600
+PAST = AGE + AGE * upkeep.GRACE + 60
+
+
+class Care:
+    """The upkeep of a world's scheduler, and what it said of stalls."""
+
+    def __init__(self, world: Any) -> None:
+        self.stalled: list[float] = []
+        self.ahead = 0.0
+        self.upkeep = Upkeep(
+            world.store, world.store, world.scheduler, world.clock, self.stalled.append, monotonic=self.monotonic
+        )
+
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time() + self.ahead
+
+
+@pytest.fixture(autouse=True)
+async def stopped(world: Any) -> AsyncIterator[None]:
+    yield
+    await world.stop(grace=0)
+
+
+def only(outcomes: list[Outcome], result: Result) -> Outcome:
+    (found,) = [one for one in outcomes if one.result is result]
+    return found
+
+
+async def empty(world: Any) -> bool:
+    state = await world.store.queue_state(world.clock())
+    return not (state.ready or state.deferred or state.held)
+
+
+async def test_what_a_frozen_tenant_has_waiting_expires_and_the_sender_is_told_when_it_thaws(world: Any) -> None:
+    mx = await world.domain("shop.example")
+    home = await world.domain("acme.example")
+    scheduler = await world.start(frozen=True, max_age_seconds=AGE)
+    await world.send("bia@shop.example")
+    care = Care(world)
+    assert await care.upkeep.sweep() == 0
+    world.clock.ahead = AGE - 60
+    assert await care.upkeep.sweep() == 0
+    world.clock.ahead = PAST
+    assert await care.upkeep.sweep() == 1
+    (outcome,) = world.outcomes
+    assert outcome.result is Result.FAILED
+    assert outcome.reply.startswith("554 5.4.7 not delivered within 60 minutes; it was never tried: all delivery")
+    assert not home.messages
+    scheduler.reconfigure(world.config(max_age_seconds=AGE))
+    (told,) = await home.wait_for(1)
+    assert b"554 5.4.7" in told.content
+    assert not mx.messages
+
+
+async def test_what_was_deferred_beyond_its_age_expires_with_the_last_answer(world: Any) -> None:
+    """As after a change of the limit, or of the clock: by itself no attempt is put so far."""
+    mx = await world.domain("shop.example")
+    mx.behaviour = Behaviour(action=Action.DEFER, reply="452 4.2.2 Mailbox full")
+    await world.start(max_age_seconds=100 * AGE, first_retry_seconds=90 * AGE, max_retry_seconds=90 * AGE)
+    await world.send("bia@shop.example")
+    await world.ended(1)
+    world.scheduler.reconfigure(world.config(max_age_seconds=AGE))
+    world.clock.ahead = PAST
+    assert await Care(world).upkeep.sweep() == 1
+    failed = only(world.outcomes, Result.FAILED)
+    assert failed.reply == "554 5.4.7 not delivered within 60 minutes; the last answer was: 452 4.2.2 Mailbox full"
+    assert failed.bounce_class == "quota"
+
+
+async def test_what_waits_for_a_destination_that_is_left_alone_expires(world: Any) -> None:
+    mx = await world.domain("shop.example")
+    mx.behaviour = Behaviour(action=Action.BUSY, stage=Stage.CONNECT)
+    await world.start(max_age_seconds=AGE)
+    for number in range(5):
+        await world.send(f"r{number}@shop.example")
+    await world.ended(1)
+    await world.wait(lambda: bool(world.scheduler.left_alone()))
+    world.clock.ahead = PAST
+    swept = 0
+    care = Care(world)
+    while not await empty(world):
+        swept += await care.upkeep.sweep()
+        await asyncio.sleep(0.05)
+    failed = [one for one in world.outcomes if one.result is Result.FAILED]
+    assert len(failed) == 5
+    assert any("it was never tried: its destination" in one.reply for one in failed)
+
+
+async def test_what_stands_in_line_or_in_the_overflow_expires_and_what_is_being_sent_does_not(world: Any) -> None:
+    mx = await world.domain("shop.example")
+    mx.behaviour = Behaviour(action=Action.SLOW, delay=0.5)
+    await world.start(max_connections_per_destination=1, max_age_seconds=AGE, bounds=Bounds(window=8, lane=4, page=8))
+    for number in range(10):
+        await world.send(f"r{number}@shop.example")
+    await world.wait(lambda: any(command.verb == "MAIL" for command in mx.commands))
+    world.clock.ahead = PAST
+    assert await Care(world).upkeep.sweep() == 9
+    await world.ended(10)
+    assert only(world.outcomes, Result.DELIVERED).recipient.address == "r0@shop.example"
+    failed = [one.reply for one in world.outcomes if one.result is Result.FAILED]
+    assert any("it waits for a connection" in reply for reply in failed)
+    assert any("behind others" in reply for reply in failed)
+    assert await empty(world)
+
+
+async def test_the_last_attempt_at_the_limit_is_made_before_the_sweep_comes(world: Any) -> None:
+    mx = await world.domain("shop.example")
+    mx.behaviour = Behaviour(action=Action.DEFER, times=1)
+    await world.start(max_age_seconds=AGE, first_retry_seconds=AGE, max_retry_seconds=AGE)
+    await world.send("bia@shop.example")
+    await world.ended(1)
+    world.clock.ahead = AGE + 60
+    assert await Care(world).upkeep.sweep() == 0
+    await world.ended(2)
+    assert world.results() == [Result.DEFERRED, Result.DELIVERED]
+
+
+async def test_what_is_held_for_a_later_hour_gets_its_full_time(world: Any) -> None:
+    await world.domain("shop.example")
+    await world.start(max_age_seconds=AGE, frozen=True)
+    later = (world.clock() // 3600 + 2) * 3600
+    await world.send("bia@shop.example", not_before=later)
+    world.clock.ahead = PAST
+    assert await Care(world).upkeep.sweep() == 0
+    world.clock.ahead = later - world.clock() + PAST + world.clock.ahead
+    assert await Care(world).upkeep.sweep() == 1
+
+
+async def test_a_sweep_looks_no_further_than_mail_is_old(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    await world.domain("shop.example")
+    await world.start(frozen=True, max_age_seconds=AGE)
+    for number in range(5):
+        await world.send(f"r{number}@shop.example")
+    world.clock.ahead = PAST
+    for number in range(50):
+        await world.send(f"n{number}@shop.example")
+    monkeypatch.setattr(upkeep, "_ROWS", 10)
+    reads = 0
+    read = world.store.read
+
+    async def counted(query: Any) -> Any:
+        nonlocal reads
+        reads += 1
+        return await read(query)
+
+    monkeypatch.setattr(world.store, "read", counted)
+    assert await Care(world).upkeep.sweep() == 5
+    assert reads == 1
+
+
+# The watchdog.
+
+
+async def test_a_loop_that_died_is_started_again(world: Any) -> None:
+    mx = await world.domain("shop.example")
+    scheduler = await world.start()
+    care = Care(world)
+    await care.upkeep.look()
+    assert care.stalled == [0.0]
+    for task in scheduler._tasks:
+        task.cancel()
+    await world.wait(lambda: not scheduler.running)
+    await world.send("bia@shop.example", offer=False)
+    verdict = await care.upkeep.look()
+    assert (verdict.alarm, verdict.push) == (True, True)
+    assert care.stalled[-1] > 0
+    assert scheduler.running
+    await mx.wait_for(1)
+    await world.ended(1)
+    await care.upkeep.look()
+    assert care.stalled[-1] == 0.0
+
+
+async def test_mail_that_nobody_sends_is_noticed_and_pushed(world: Any) -> None:
+    mx = await world.domain("shop.example")
+    scheduler = await world.start()
+    care = Care(world)
+    fill = scheduler._fill
+
+    async def asleep() -> float:
+        await asyncio.sleep(0.01)
+        return 0.0
+
+    scheduler._fill = asleep
+    await world.send("bia@shop.example", offer=False)
+    await care.upkeep.look()
+    care.ahead = watchdog.STALLED_SECONDS - 1
+    assert not (await care.upkeep.look()).alarm
+    care.ahead = watchdog.STALLED_SECONDS + 1
+    assert (await care.upkeep.look()).alarm
+    assert care.stalled[-1] > watchdog.STALLED_SECONDS
+    scheduler._fill = fill
+    await mx.wait_for(1)
+
+
+async def test_no_alarm_for_a_frozen_tenant_or_a_destination_that_is_down(world: Any) -> None:
+    mx = await world.domain("shop.example")
+    await mx.stop()
+    scheduler = await world.start(max_connections_per_destination=1)
+    for number in range(5):
+        await world.send(f"r{number}@shop.example")
+    await world.ended(1)
+    await world.wait(lambda: bool(scheduler.left_alone()))
+    care = Care(world)
+    for minutes in range(0, 60, 5):
+        care.ahead = minutes * 60.0
+        assert (await care.upkeep.look()).stalled == 0.0
+    scheduler.reconfigure(world.config(frozen=True))
+    for minutes in range(60, 120, 5):
+        care.ahead = minutes * 60.0
+        assert (await care.upkeep.look()).stalled == 0.0
