@@ -425,6 +425,17 @@ async def test_who_would_wait_long_for_a_rate_is_sent_back_with_a_time() -> None
     assert held.value.seconds == pytest.approx(30)
 
 
+async def test_a_message_that_could_not_begin_costs_nothing_of_the_rate() -> None:
+    network = Network()
+    network.trouble = refuse
+    pool = network.pool(shaping=shaped(messages_per_minute=1))
+    with pytest.raises(SessionFailed):
+        await pool.acquire(to("a.example"))
+    network.trouble = lambda peer, tls: None
+    network.now += DOWN_SECONDS
+    pool.release(await pool.acquire(to("a.example")))
+
+
 async def test_recipients_count_too() -> None:
     network = Network()
     pool = network.pool(shaping=shaped(recipients_per_minute=60))
@@ -541,9 +552,8 @@ async def test_a_line_for_a_provider_is_not_longer_than_leaves_room_for_others()
     session = await pool.acquire(google("a.example"))
     waiting = [asyncio.create_task(pool.acquire(google(f"{n % 9}.example"))) for n in range(LONGEST_LINE)]
     await settled()
-    late = asyncio.create_task(pool.acquire(google("5.example")))
     with pytest.raises(Held, match="many wait for the same provider"):
-        await late
+        await asyncio.wait_for(pool.acquire(google("5.example")), 1)
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)

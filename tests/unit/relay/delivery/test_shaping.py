@@ -137,6 +137,16 @@ def test_a_bucket_gives_out_no_more_than_came_in(rate: float, wishes: list[tuple
     assert spent - last <= now * rate + bucket.burst + 1e-6
 
 
+def test_a_quiet_hour_saves_nothing_up() -> None:
+    bucket = Bucket(2.0, 0.0)
+    spent = 0
+    while not bucket.wait(3600.0):
+        bucket.spend(3600.0)
+        spent += 1
+    assert spent == 2
+    assert bucket.wait(3600.0) == pytest.approx(0.5)
+
+
 def test_a_host_that_asks_for_less_is_left_alone_and_then_gets_half() -> None:
     shaper = Shaper(Shape(connections=20), 0.0)
     shaper.open = 8
