@@ -93,7 +93,11 @@ class Destination:
 
     def wait(self, now: float, recipients: int) -> float:
         """Seconds until its next message may begin."""
-        return max([shaper.wait(now, recipients) for shaper in self.shapers])
+        longest = 0.0
+        for shaper in self.shapers:
+            if not shaper.plain and (wait := shaper.wait(now, recipients)) > longest:
+                longest = wait
+        return longest
 
     def take(self, now: float, recipients: int) -> None:
         """Its next message begins."""
@@ -115,7 +119,7 @@ class Destination:
         if self.down is not None and now < self.down_until:
             return Held(f"its destination cannot be reached: {self.down.words}", self.down_until - now)
         for shaper in self.shapers:
-            if (paused := shaper.paused_for(now)) > PATIENCE_SECONDS:
+            if not shaper.plain and (paused := shaper.paused_for(now)) > PATIENCE_SECONDS:
                 return Held(f"its destination asked to slow down: {shaper.why}", paused)
         if (wait := self.wait(now, recipients)) > PATIENCE_SECONDS:
             return Held("its destination gets no more than its rate allows", wait)

@@ -261,9 +261,8 @@ class Pool:
         """Whether the session has had its share, or cannot be used."""
         most = destination.shaped.shape.messages_per_connection or self._limits.messages_per_session
         spent = session.transactions >= most
-        full = not self._takes(session, destination, 1)
         foreign = destination.key.source_address != self._identity.source_address
-        return bool(self._closed or not session.usable or spent or full or foreign)
+        return self._closed or not session.usable or spent or foreign or not self._takes(session, destination, 1)
 
     def _takes(self, session: Session, destination: Destination, recipients: int) -> bool:
         """Whether the connection may have so many recipients more."""
@@ -392,8 +391,9 @@ class Pool:
 
         All room there is, or all of the provider's. Or there is less room than there was.
         """
-        if any(shaper.open > shaper.connections(now) for shaper in destination.shapers):
-            return True
+        for shaper in destination.shapers:
+            if shaper.open > shaper.connections(now):
+                return True
         if not self._waiting or (destination.open == 1 and session.transactions % _TURN):
             return False
         if self._open - len(self._idle) >= self._limits.connections:

@@ -220,7 +220,7 @@ class Shaper:
 
     __slots__ = (
         "_adaptive", "_connections", "_counted", "_counted_since", "_messages", "_observed", "_paused_until",
-        "_pauses", "_rate", "_recipients", "_slowed_at", "_troubles", "in_line", "open", "shape", "why",
+        "_pauses", "_rate", "_recipients", "_slowed_at", "_troubles", "in_line", "open", "plain", "shape", "why",
     )  # fmt: skip
 
     def __init__(self, shape: Shape, now: float, *, adaptive: bool = True) -> None:
@@ -228,6 +228,8 @@ class Shaper:
         self.in_line = 0
         self.why = ""
         """What the destination said when it was last slowed."""
+        self.plain = False
+        """Whether neither a rate nor a pause is to be asked about: so with nearly all, nearly always."""
         self._paused_until = self._slowed_at = -math.inf
         self._pauses = 0
         self._troubles = 0
@@ -243,6 +245,7 @@ class Shaper:
         self._connections = Throttle(math.inf if shape.connections is None else shape.connections, 1.0)
         self._messages = _bucket(shape.messages_per_minute, now)
         self._recipients = _bucket(shape.recipients_per_minute, now)
+        self.plain = False
 
     def reshape(self, shape: Shape, now: float, *, adaptive: bool = True) -> None:
         """Other limits from now on; what was slowed stays slowed."""
@@ -261,10 +264,12 @@ class Shaper:
     def connections(self, now: float) -> float:
         """How many it may have; at least one."""
         value = self._connections.value(now)
-        return value if value == math.inf else math.floor(value + 1e-9)
+        return value if value == self._connections.ceiling else math.floor(value + 1e-9)
 
     def wait(self, now: float, recipients: int = 1) -> float:
         """Seconds until the next message to so many recipients may begin."""
+        if self.plain:
+            return 0.0
         wait = self._paused_until - now
         if self._rate is not None:
             self._recover(now)
@@ -272,7 +277,10 @@ class Shaper:
             wait = max(wait, self._messages.wait(now))
         if self._recipients is not None:
             wait = max(wait, self._recipients.wait(now, recipients))
-        return wait if wait > 0 else 0.0
+        if wait > 0:
+            return wait
+        self.plain = self._messages is None and self._recipients is None and self._rate is None
+        return 0.0
 
     def line_wait(self, now: float) -> float:
         """About how long who now joins the line waits for the rate alone."""
@@ -320,6 +328,7 @@ class Shaper:
             return False
         self._pauses = self._pauses + 1 if self.slowed(now) else 1
         pause = min(LONGEST_PAUSE_SECONDS, PAUSE_SECONDS * 2.0 ** min(self._pauses - 1, 20))
+        self.plain = False
         self._paused_until = now + pause * (1 + rng.uniform(-PAUSE_JITTER, PAUSE_JITTER))
         used = max(1.0, float(self.open))
         self._connections.set(now, min(self._connections.value(now), used) / 2)
