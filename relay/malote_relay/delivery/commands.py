@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 
 from malote_relay.control.fields import Answer, Nothing, Octets, Request, Seconds, Time, option, positional
 from malote_relay.control.registry import Controls, Refused
-from malote_relay.delivery.scheduler import GivenUp, Scheduler
+from malote_relay.delivery.scheduler import Scheduler, Unattempted
 from malote_relay.delivery.waiting import Waiting
 from malote_relay.store import queue
 from malote_relay.store.model import Queued, Tables
@@ -239,7 +239,7 @@ class QueueCommands:
             place = found[-1].queued.id
             wanted = [one.queued for one in found if asked.recipient in ("", one.queued.address)]
             seen += len(wanted)
-            some = self._scheduler.give_up([GivenUp(one, DROPPED) for one in wanted], tell=asked.notify)
+            some = self._scheduler.conclude([Unattempted(one, DROPPED) for one in wanted], tell=asked.notify)
             if not await self._scheduler.written(some, _WRITTEN_SECONDS):
                 raise Refused("they are taken off the queue, but that could not be written down yet: see the log")
             taken += some

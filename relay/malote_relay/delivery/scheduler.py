@@ -73,12 +73,16 @@ class _Job:
 
 
 @dataclass(frozen=True, slots=True)
-class GivenUp:
-    """A recipient to be failed without an attempt: with `words` like a reply, and its bounce class."""
+class Unattempted:
+    """What is written down of a recipient without an attempt, in `words` like a reply, with its bounce class.
+
+    It fails; or, with a time of the next attempt, it is deferred.
+    """
 
     recipient: Queued
     words: str
     bounce_class: str = "other"
+    next_attempt_at: float = 0.0
 
 
 class _ContentGone(Exception):
@@ -247,8 +251,8 @@ class Scheduler:
         """Whom the pool has to do with now."""
         return self._pool.states()
 
-    def give_up(self, ends: Sequence[GivenUp], *, tell: bool = True) -> list[Queued]:
-        """Fail these without an attempt; those who were taken are returned.
+    def conclude(self, ends: Sequence[Unattempted], *, tell: bool = True) -> list[Queued]:
+        """Write down what becomes of these without an attempt; those who were taken are returned.
 
         Passed over are those being sent or written down: they come to an end of their own. Without `tell` the sender
         hears nothing of it.
@@ -271,13 +275,16 @@ class Scheduler:
                 continue
             if not tell:
                 one = replace(one, dsn=replace(one.dsn, notify=Notify.NEVER))
-            outcomes.append(Outcome(one, Result.FAILED, now, end.words, end.bounce_class))
+            result = Result.DEFERRED if end.next_attempt_at else Result.FAILED
+            outcomes.append(
+                Outcome(one, result, now, end.words, end.bounce_class, next_attempt_at=end.next_attempt_at)
+            )
         if outcomes:
             self._recorder.add(outcomes)
         return [one.recipient for one in outcomes]
 
     async def written(self, recipients: Sequence[Queued], seconds: float) -> bool:
-        """Wait until the ends of those given up are on disk, at most so long; whether they are."""
+        """Wait until what was concluded of these is on disk, at most so long; whether they are."""
         deadline = self._monotonic() + seconds
         while any(one.id in self._lanes for one in recipients):
             if self._monotonic() >= deadline:
@@ -296,6 +303,11 @@ class Scheduler:
     def max_age(self) -> float:
         """Seconds after its release at which a recipient is given up."""
         return float(self._config.delivery.max_age_seconds)
+
+    @property
+    def delay_after(self) -> float:
+        """Seconds after its release at which a sender is told that it takes longer; 0 for never."""
+        return float(self._notifier.delay_after)
 
     @property
     def busy(self) -> bool:

@@ -4,6 +4,9 @@ The age limit holds in every state. Attempts end at it by themselves (`retry.nex
 what no attempt ever reaches is found here: mail of a frozen tenant, for a destination that is down or slowed, in a
 line or an overflow that does not move. It fails with the words of its last answer, or of what it waited for, and its
 sender is told like of any failure. While a tenant is frozen, the notification waits with the rest.
+
+What waits untried for a destination that is left alone has no entry of its own by which its sender would hear that it
+takes longer: once it is that late, it gets one.
 """
 
 from __future__ import annotations
@@ -17,16 +20,18 @@ from typing import Final
 import structlog
 
 from malote_relay.delivery.classify import classify
-from malote_relay.delivery.outcome import span
+from malote_relay.delivery.outcome import EXPIRED, span
 from malote_relay.delivery.reply import parse
-from malote_relay.delivery.scheduler import GivenUp, Scheduler
+from malote_relay.delivery.scheduler import Scheduler, Unattempted
 from malote_relay.delivery.watchdog import Facts, Verdict, Watchdog
 from malote_relay.store import queue
-from malote_relay.store.model import Store, StoreError, Tables
+from malote_relay.store.model import Queued, Store, StoreError, Tables
+from malote_relay.store.names import domain_of
 from malote_relay.store.queue import Filter, Waiter
 
 SWEEP_SECONDS: Final = 60.0
 LOOK_SECONDS: Final = 10.0
+ENTER_SECONDS: Final = 600.0
 
 GRACE: Final = 0.1
 LONGEST_GRACE_SECONDS: Final = 300.0
@@ -62,12 +67,16 @@ class Upkeep:
     async def run(self) -> None:
         """Look after it until cancelled."""
         swept = self._monotonic() - SWEEP_SECONDS
+        entered = self._monotonic()
         while True:
             try:
                 await self.look()
                 if self._monotonic() - swept >= SWEEP_SECONDS:
                     swept = self._monotonic()
                     await self.sweep()
+                if self._monotonic() - entered >= ENTER_SECONDS:
+                    entered = self._monotonic()
+                    await self.enter_untried()
             except StoreError:
                 _log.exception("the queue could not be looked after; trying again")
             except Exception:  # whoever watches must not be the one who falls asleep
@@ -80,7 +89,41 @@ class Upkeep:
         Costs little when there is nothing: the queue is walked in the order of arrival, only as far as it is old.
         """
         limit = self._scheduler.max_age
-        grace = min(LONGEST_GRACE_SECONDS, GRACE * limit)
+        age = limit + min(LONGEST_GRACE_SECONDS, GRACE * limit)
+
+        def old(one: Queued, now: float) -> bool:
+            return one.released_at + age <= now
+
+        count = await self._walk(age, old, lambda one, why, now: _expired(one, why, limit))
+        if count:
+            _log.warning("given up for their age", recipients=count, limit=span(limit))
+        return count
+
+    async def enter_untried(self) -> int:
+        """Enter a deferral for those who wait untried for longer than their senders should not hear of it."""
+        delay = self._scheduler.delay_after
+        alone = frozenset(self._scheduler.left_alone())
+        if not delay or not alone:
+            return 0
+
+        def untried(one: Queued, now: float) -> bool:
+            return not one.attempts and one.released_at + delay <= now and domain_of(one.address) in alone
+
+        return await self._walk(
+            delay,
+            untried,
+            lambda one, why, now: Unattempted(
+                one.queued, f"451 4.4.1 not tried yet: {why}", "connection", now + SWEEP_SECONDS
+            ),
+        )
+
+    async def _walk(
+        self,
+        age: float,
+        wanted: Callable[[Queued, float], bool],
+        end: Callable[[Waiter, str, float], Unattempted],
+    ) -> int:
+        """Conclude those wanted among the recipients that came in longer than `age` seconds ago; how many."""
         place: int | None = 0
         count = 0
         while place is not None:
@@ -88,25 +131,17 @@ class Upkeep:
             found, place = await self._tables.read(
                 partial(queue.step, after=place, wanted=Filter(), now=now, rows=_ROWS)
             )
-            old = [one for one in found if one.queued.released_at + limit + grace <= now]
-            stages = self._scheduler.stages() if old else {}
-            taken = self._scheduler.give_up(
-                [self._end(one, self._scheduler.why(one.queued, stages).words, limit) for one in old]
+            some = [one for one in found if wanted(one.queued, now)]
+            stages = self._scheduler.stages() if some else {}
+            taken = self._scheduler.conclude(
+                [end(one, self._scheduler.why(one.queued, stages).words, now) for one in some]
             )
             count += len(taken)
             # One part after the other: the recorder and the window have other work too.
             await self._scheduler.written(taken, _WRITTEN_SECONDS)
-            if found and found[-1].queued.received_at + limit + grace > now:
+            if found and found[-1].queued.received_at + age > now:
                 break
-        if count:
-            _log.warning("given up for their age", recipients=count, limit=span(limit))
         return count
-
-    def _end(self, one: Waiter, why: str, limit: float) -> GivenUp:
-        words = f"554 5.4.7 not delivered within {span(limit)}; "
-        if not one.last_reply:
-            return GivenUp(one.queued, words + f"it was never tried: {why}", "other")
-        return GivenUp(one.queued, words + f"the last answer was: {one.last_reply}", _class(one.last_reply))
 
     async def look(self) -> Verdict:
         """See whether something moves; when nothing does though it could, say so and push."""
@@ -137,6 +172,13 @@ class Upkeep:
         if verdict.push:
             scheduler.push()
         return verdict
+
+
+def _expired(one: Waiter, why: str, limit: float) -> Unattempted:
+    words = f"554 5.4.7 not delivered within {span(limit)}"
+    if not one.last_reply:
+        return Unattempted(one.queued, f"{words}; it was never tried: {why}", "other")
+    return Unattempted(one.queued, f"{words}{EXPIRED}{one.last_reply}", _class(one.last_reply))
 
 
 def _class(reply: str) -> str:

@@ -165,6 +165,25 @@ async def test_a_sweep_looks_no_further_than_mail_is_old(world: Any, monkeypatch
     assert reads == 1
 
 
+async def test_who_waits_untried_for_a_destination_left_alone_is_told_once_that_it_takes_longer(world: Any) -> None:
+    mx = await world.domain("shop.example")
+    home = await world.domain("acme.example")
+    await mx.stop()
+    scheduler = await world.start(max_connections_per_destination=1, first_retry_seconds=6 * 3600)
+    for number in range(3):
+        await world.send(f"r{number}@shop.example")
+    await world.ended(1)
+    await world.wait(lambda: "shop.example" in scheduler.left_alone())
+    care = Care(world)
+    assert await care.upkeep.enter_untried() == 0
+    world.clock.ahead = 4 * 3600 + 60
+    # The wall clock ran ahead, the monotonic one did not: the destination is still left alone.
+    assert await care.upkeep.enter_untried() == 2
+    told = await home.wait_for(2)
+    assert all(b"not tried yet: its destination cannot be reached" in one.content for one in told)
+    assert await care.upkeep.enter_untried() == 0
+
+
 # The watchdog.
 
 
