@@ -17,7 +17,15 @@ from pathlib import Path
 
 import msgspec
 
-from malote_relay.config.accepting import Limits, Listen, SenderMode, SenderVerification, UnknownSender
+from malote_relay.config.accepting import (
+    Limits,
+    Listen,
+    SenderMode,
+    SenderVerification,
+    SignIn,
+    Trace,
+    UnknownSender,
+)
 from malote_relay.config.bounces import Bounces
 from malote_relay.config.check import KEYS_DIRECTORY, complaint, is_address
 from malote_relay.config.fields import ConfigError
@@ -49,7 +57,9 @@ __all__ = [
     "Resolver",
     "SenderMode",
     "SenderVerification",
+    "SignIn",
     "Submission",
+    "Trace",
     "UnknownSender",
     "configuration_hash",
     "decode",

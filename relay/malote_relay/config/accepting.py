@@ -39,7 +39,8 @@ class SenderVerification(Struct, frozen=True, kw_only=True):
 class Listen(Struct, frozen=True, kw_only=True):
     """The listeners. An empty address means every one; port 0 lets the system choose (tests).
 
-    Bounces are taken in where there is a `bounce_port`.
+    Connections from `proxy_networks` must begin with a PROXY header (version 1 or 2), which names the client;
+    from anywhere else such a header means nothing. Bounces are taken in where there is a `bounce_port`.
     """
 
     address: str = ""
@@ -47,15 +48,42 @@ class Listen(Struct, frozen=True, kw_only=True):
     submissions_port: ListeningPort = 2465
     observe_port: ListeningPort = 9090
     bounce_port: ListeningPort | None = None
+    proxy_networks: tuple[str, ...] = ()
 
 
 class Limits(Struct, frozen=True, kw_only=True):
-    """What one client, and all together, may take of the relay; times in seconds."""
+    """What one client, and all together, may take of the relay; times in seconds.
+
+    A client is an IPv4 address or an IPv6 network of 64 bits. Connections count to the limit per minute until
+    their client has signed in.
+    """
 
     max_sessions: Positive = 500
     max_sessions_per_client: Positive = 50
+    max_connections_without_sign_in_per_minute: Positive = 600
+    sign_in_timeout: Seconds = 180.0
     command_timeout: Seconds = 300.0
     data_timeout: Seconds = 600.0
     max_body_bytes_in_flight: Positive = 512 * 1024 * 1024
     min_free_bytes: NotNegative = 64 * 1024 * 1024
     max_auth_failures_per_session: Positive = 3
+
+
+class SignIn(Struct, frozen=True, kw_only=True):
+    """What failed sign-ins cost; times in seconds.
+
+    After `max_failures_per_client` within `window` a client's next ones are refused unlooked at, until one is
+    forgotten. After `max_failures_per_account` an account is under attack: each client then has one failure with it.
+    Neither holds for a client that has signed in to the account within `remembered_for`.
+    """
+
+    window: Seconds = 600.0
+    max_failures_per_client: Positive = 20
+    max_failures_per_account: Positive = 100
+    remembered_for: NotNegative = 7 * 86_400
+
+
+class Trace(Struct, frozen=True, kw_only=True):
+    """What the Received field tells the world of the client: with `client`, its EHLO name and address."""
+
+    client: bool = False

@@ -8,7 +8,9 @@ A message's way in, one file a station::
     session.py    the dialogue, aiosmtpd's commands and ours: EHLO, STARTTLS, AUTH, MAIL, RCPT, DATA …
     commands.py   a command line taken apart;  address.py  paths and mailboxes (RFC 5321)
     auth.py       PLAIN and LOGIN, and what a failure costs
-    data.py       DATA in blocks, to CRLF.CRLF and nothing else (no smuggling)
+    dsn.py        what is asked for with DSN
+    transfer.py   the content on its way in, by DATA or BDAT
+    data.py       DATA in blocks, to CRLF.CRLF and nothing else (no smuggling); chunks; the rules for both
     body.py       where the content waits: in memory, or on disk when it is large
     headers.py    the header section taken apart, and the address in From
     policy.py     who may send what: pure decisions;  replies.py  the words they are told in

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -20,12 +20,22 @@ from malote_relay.clock import Clock
 from malote_relay.config import Account
 from malote_relay.metrics import Metrics, Refused
 from malote_relay.quota import HourWindow, OverLimit, Reservation
-from malote_relay.store.model import DiskFull, NewMessage, NewRecipient, Queued, Store, StoreError
+from malote_relay.store.model import (
+    NO_DSN,
+    DiskFull,
+    DsnRequest,
+    NewMessage,
+    NewRecipient,
+    Notify,
+    Queued,
+    Store,
+    StoreError,
+)
 from malote_relay.store.names import new_message_id
 from malote_relay.submission import headers, hygiene, replies
 from malote_relay.submission.address import Mailbox
 from malote_relay.submission.body import Body, NoRoom, Spool, copy_behind
-from malote_relay.submission.commands import Mail
+from malote_relay.submission.commands import Mail, Rcpt
 from malote_relay.submission.headers import HeaderError
 from malote_relay.submission.policy import Rules, over_limit
 from malote_relay.submission.replies import Reply
@@ -57,14 +67,23 @@ read it again. A file is no longer where it was written: the store has taken it 
 
 @dataclass(slots=True)
 class Transaction:
-    """From MAIL to the end of DATA: the envelope, and the units of the hour it has reserved."""
+    """From MAIL to the end of the content: the envelope, and the units of the hour it has reserved."""
 
     account: Account
-    sender: Mailbox | None
-    smtputf8: bool = False
+    mail: Mail
     sender_unknown: bool = False
-    recipients: list[Mailbox] = field(default_factory=list)
+    recipients: dict[Mailbox, DsnRequest] = field(default_factory=dict)
     units: list[Reservation] = field(default_factory=list)
+
+    @property
+    def sender(self) -> Mailbox | None:
+        """The reverse-path; None for the null one."""
+        return self.mail.sender
+
+    @property
+    def smtputf8(self) -> bool:
+        """Whether the client asked for SMTPUTF8."""
+        return self.mail.smtputf8
 
 
 class Door:
@@ -112,11 +131,17 @@ class Door:
             refusal, unknown = await self._senders.check(mail.sender)
             if refusal is not None:
                 return refusal
-        return Transaction(account, mail.sender, mail.smtputf8, unknown)
+        return Transaction(account, mail, unknown)
 
-    def add_recipient(self, transaction: Transaction, recipient: Mailbox) -> Reply:
-        """RCPT TO: takes a unit of the hour. A recipient named twice gets one message and costs one unit."""
-        if recipient in transaction.recipients:
+    def add_recipient(self, transaction: Transaction, rcpt: Rcpt) -> Reply:
+        """RCPT TO: takes a unit of the hour.
+
+        A recipient named twice gets one message and costs one unit. Its sender then hears what either asked for,
+        under the first one's ORCPT.
+        """
+        recipient, request = rcpt.recipient, _dsn_request(transaction.mail, rcpt)
+        if (before := transaction.recipients.get(recipient)) is not None:
+            transaction.recipients[recipient] = _either(before, request)
             return replies.RECIPIENT_OK
         plan = self.rules.config.plan
         if len(transaction.recipients) >= plan.max_recipients:
@@ -124,7 +149,7 @@ class Door:
         unit = self._window.reserve(self._clock.now())
         if isinstance(unit, OverLimit):
             return over_limit(plan, unit)
-        transaction.recipients.append(recipient)
+        transaction.recipients[recipient] = request
         transaction.units.append(unit)
         return replies.RECIPIENT_OK
 
@@ -189,8 +214,8 @@ class Door:
             header_from=str(author),
             message_id=message_id,
             recipients=[
-                NewRecipient(address, charge.hour, charge.not_before)
-                for address, charge in zip(addresses, charges, strict=True)
+                NewRecipient(address, charge.hour, charge.not_before, request)
+                for address, request, charge in zip(addresses, transaction.recipients.values(), charges, strict=True)
             ],
             content=content,
             size=size,
@@ -226,6 +251,22 @@ class Door:
             self.metrics.refused(reply.refused)
             name = account.name if account is not None else ""
             _log.info("refused", reason=reply.refused.value, account=name, reply=f"{reply.code} {reply.text}")
+
+
+def _dsn_request(mail: Mail, rcpt: Rcpt) -> DsnRequest:
+    if rcpt.notify is None and not (rcpt.orcpt or mail.envid or mail.ret):
+        return NO_DSN
+    notify = Notify.DEFAULT if rcpt.notify is None else rcpt.notify
+    return DsnRequest(notify, rcpt.notify is not None, rcpt.orcpt, mail.envid, mail.ret)
+
+
+def _either(first: DsnRequest, second: DsnRequest) -> DsnRequest:
+    return replace(
+        first,
+        notify=first.notify | second.notify,
+        asked=first.asked or second.asked,
+        orcpt=first.orcpt or second.orcpt,
+    )
 
 
 async def _signed(body: Body, header: bytes, offset: int, domain: str, signer: Signs) -> bytes | Path:

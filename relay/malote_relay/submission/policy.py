@@ -8,6 +8,7 @@ one-click unsubscription (RFC 8058). Domains match exactly: a subdomain is a dom
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import time
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 from malote_relay.config import Account, AccountClass, Domain, OverLimitReply, Plan, RelayConfig
 from malote_relay.metrics import Refused
 from malote_relay.quota import OverLimit
-from malote_relay.submission.address import Mailbox
+from malote_relay.submission.address import Mailbox, mailbox
 from malote_relay.submission.headers import Field, HeaderError, mailboxes, named, only_mailbox
 from malote_relay.submission.hygiene import MAX_RECEIVED, is_looping
 from malote_relay.submission.replies import Reply, malformed
@@ -31,6 +32,9 @@ class Rules:
         self.config = config
         self.accounts = {account.username: account for account in config.accounts}
         self.domains = {domain.name: domain for domain in config.domains}
+        postmaster = config.submission.postmaster
+        self.postmaster = mailbox(postmaster) if postmaster else None
+        self.proxy_networks = tuple(ipaddress.ip_network(network) for network in config.listen.proxy_networks)
 
     def may_submit(self, account: Account) -> Reply | None:
         """Whether this account may start a transaction now."""

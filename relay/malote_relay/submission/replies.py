@@ -48,7 +48,7 @@ BYE = Reply(221, "2.0.0", "bye")
 GO_AHEAD = Reply(354, "", "go ahead; end with <CRLF>.<CRLF>")
 START_TLS = Reply(220, "2.0.0", "ready to start TLS")
 SIGNED_IN = Reply(235, "2.7.0", "signed in")
-HELP = Reply(214, "2.0.0", "EHLO STARTTLS AUTH MAIL RCPT DATA RSET NOOP QUIT; RFC 6409")
+HELP = Reply(214, "2.0.0", "EHLO STARTTLS AUTH MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT; RFC 6409")
 NOT_VERIFIED = Reply(252, "2.1.5", "addresses are not verified here: send the message and see")
 
 NOT_A_COMMAND = Reply(500, "5.5.2", "this is not a command known here")
@@ -68,6 +68,7 @@ EHLO_FIRST = Reply(503, "5.5.1", "send EHLO first")
 MAIL_FIRST = Reply(503, "5.5.1", "send MAIL FROM first")
 RECIPIENT_FIRST = Reply(503, "5.5.1", "no recipient has been accepted: send RCPT TO first")
 ALREADY_MAIL = Reply(503, "5.5.1", "a transaction is open already: send RSET to start anew")
+IN_CHUNKS = Reply(503, "5.5.1", "the message has begun with BDAT: go on with BDAT, or send RSET")
 NOTHING_MAY_FOLLOW = Reply(501, "5.5.4", "this command takes no argument")
 TLS_FIRST = Reply(530, "5.7.0", "send STARTTLS first: this relay takes mail over TLS only")
 TLS_ALREADY = Reply(503, "5.5.1", "TLS is on already")
@@ -82,7 +83,8 @@ AUTH_FAILED = Reply(535, "5.7.8", "user name or password is wrong", Refused.AUTH
 AUTH_FAILED_TOO_OFTEN = Reply(421, "4.7.0", "too many failed sign-ins: goodbye")
 """Unknown user and wrong password read the same and take the same time: no oracle for user names."""
 
-BAD_RCPT_PARAMETER = Reply(555, "5.5.4", "RCPT TO takes no parameters here")
+NO_BINARY = Reply(555, "5.6.1", "BINARYMIME is not offered here: encode binary parts in base64")
+NO_POSTMASTER = Reply(550, "5.1.1", "this relay has no mailbox of its own: write postmaster@ and the domain you mean")
 TOO_MUCH_DATA_IN_FLIGHT = Reply(
     452, "4.3.1", "too much mail is being received at this moment: try again in a minute", Refused.NO_ROOM
 )
@@ -112,6 +114,11 @@ def too_many_recipients(limit: int) -> Reply:
 def malformed(what: str) -> Reply:
     """The content breaks RFC 5322 in a way that would make others read it differently."""
     return Reply(550, "5.6.0", what, Refused.MALFORMED)
+
+
+def chunk_taken(octets: int) -> Reply:
+    """RFC 3030 section 2: the chunk has come, and more are waited for."""
+    return Reply(250, "2.0.0", f"{octets} octets received")
 
 
 def accepted(queue_id: str) -> Reply:

@@ -4,7 +4,7 @@ The commands are aiosmtpd's `smtp_*` and `auth_*` methods. EHLO, HELO, NOOP, RSE
 in our words (`Answers`, `_OUR_WORDS`); what a message depends on is written here.
 
 The state is small: what the client called itself and who is signed in (aiosmtpd's session), whether TLS is on, the
-open transaction. STARTTLS resets all of it (RFC 3207 section 4.2); EHLO and RSET end the transaction, and so does
+open transaction, and the content that came in chunks so far. STARTTLS resets all of it (RFC 3207 section 4.2); EHLO and RSET end the transaction, and so does
 every end of the session, whatever its cause: reserved units always go back.
 """
 
@@ -15,6 +15,7 @@ import ssl
 from base64 import b64encode
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any, Final
 
 import structlog
@@ -24,14 +25,14 @@ from aiosmtpd.smtp import Session as ClientState
 from malote_relay.config import Account
 from malote_relay.submission import auth, commands, replies
 from malote_relay.submission.acceptance import Door, Transaction
-from malote_relay.submission.body import Body, NoRoom
 from malote_relay.submission.commands import CommandError
-from malote_relay.submission.data import DataReader, Flaw
 from malote_relay.submission.replies import Reply
+from malote_relay.submission.transfer import Transfer
 from malote_relay.submission.wire import Gone, Wire
 
-MAX_COMMAND: Final = 1024
-"""Octets in a command line. RFC 5321 section 4.5.3.1.4 says 512; MAIL's parameters add some (RFC 1870, 6531)."""
+MAX_COMMAND: Final = 2048
+"""Octets in a command line. RFC 5321 section 4.5.3.1.4 says 512; the parameters of MAIL and RCPT add up to as much
+again (RFC 1870, 3461, 4954, 6531)."""
 
 MAX_AUTH_LINE: Final = 12_288
 """RFC 4954 section 4."""
@@ -41,13 +42,10 @@ MAX_IDLE_COMMANDS: Final = 100
 """Commands that carry no message forward (NOOP, RSET, EHLO …) between two messages."""
 
 _HANDSHAKE_SECONDS: Final = 30.0
-_PROGRESS: Final = 1024 * 1024
-"""Octets of DATA for which `data_timeout` is allowed: a client may be slow, but not without end."""
-
 _BAD: Final = frozenset((500, 501, 502, 503, 504, 530, 538, 553, 555))
 _IDLE: Final = frozenset(("NOOP", "RSET", "EHLO", "HELO", "VRFY", "EXPN", "HELP"))
 
-_ELSEWHERE: Final = frozenset(("EXPN", "BDAT", "ETRN", "TURN"))
+_ELSEWHERE: Final = frozenset(("EXPN", "ETRN", "TURN"))
 """Commands that other servers have."""
 
 _OUR_WORDS: Final = {
@@ -84,7 +82,8 @@ class Answers:
         """What aiosmtpd offers and what it does not know of; at the end, instead of HELP, how to go on."""
         session.host_name = hostname
         last = "AUTH PLAIN LOGIN" if server.tls else "STARTTLS"
-        return [offers[0], "250-PIPELINING", *offers[1:-2], "250-ENHANCEDSTATUSCODES", f"250 {last}"]
+        ours = ("250-CHUNKING", "250-DSN", "250-ENHANCEDSTATUSCODES", f"250 {last}")
+        return [offers[0], "250-PIPELINING", *offers[1:-2], *ours]
 
     async def handle_NOOP(self, server: Session, session: ClientState, envelope: Envelope, argument: str) -> Reply:
         """Nothing."""
@@ -129,6 +128,7 @@ class Session(Wire):
         self._context = context
         self._place = place
         self._transaction: Transaction | None = None
+        self._transfer: Transfer | None = None  # between commands only after BDAT
         self._auth_failures = 0
         self._auth_delay = 0.0
         self._bad = 0
@@ -220,6 +220,9 @@ class Session(Wire):
 
     def _set_rset_state(self) -> None:
         super()._set_rset_state()  # type: ignore[no-untyped-call]  # aiosmtpd's
+        if self._transfer is not None:
+            self._transfer.discard()
+            self._transfer = None
         if self._transaction is not None:
             self._door.abandon(self._transaction)
             self._transaction = None
@@ -321,54 +324,74 @@ class Session(Wire):
     async def smtp_RCPT(self, arg: str) -> None:
         """Add a recipient."""
         transaction = self._open_transaction()
-        recipient = commands.rcpt(arg, smtputf8=transaction.smtputf8)
-        await self.push(self._door.add_recipient(transaction, recipient))
+        if self._transfer is not None:
+            raise CommandError(replies.IN_CHUNKS)
+        rcpt = commands.rcpt(arg, smtputf8=transaction.smtputf8, postmaster=self._door.rules.postmaster)
+        await self.push(self._door.add_recipient(transaction, rcpt))
 
     async def smtp_DATA(self, arg: str) -> None:
         """Take the content, and the message."""
         transaction = self._open_transaction()
         if arg:
             raise CommandError(replies.NOTHING_MAY_FOLLOW)
+        if self._transfer is not None:
+            raise CommandError(replies.IN_CHUNKS)
         if not transaction.recipients:
             raise CommandError(replies.RECIPIENT_FIRST)
         await self.push(replies.GO_AHEAD)
-        body = self._door.body()
-        protocol = "UTF8SMTPSA" if transaction.smtputf8 else "ESMTPSA"
+        self._transfer = self._new_transfer()
+        await self._transfer.data()
+        await self._accept(transaction, self._transfer)
+
+    async def smtp_BDAT(self, arg: str) -> None:
+        """Take a chunk of the content (RFC 3030), and with the last one the message."""
+        size, last = commands.bdat(arg)
+        self._idle += not size and not last
         try:
-            reply = await self._receive(body) or await self._door.accept(transaction, body, protocol)
+            transaction = self._open_transaction()
+            if not transaction.recipients:
+                raise CommandError(replies.RECIPIENT_FIRST)
+        except CommandError as error:
+            # Section 2: the chunk comes all the same, and is no command.
+            limits, patience = self._door.rules.config.limits, self._door.rules.config.plan.max_message_bytes
+            stray = Transfer(self, None, patience if self._account else 0, limits.data_timeout, error.reply)
+            await stray.chunk(size, last=last)
+            raise
+        if self._transfer is None:
+            self._transfer = self._new_transfer()
+        transfer, told = self._transfer, self._transfer.refusal
+        await transfer.chunk(size, last=last)
+        refusal = transfer.refusal
+        if refusal is None and not last:
+            await self.push(replies.chunk_taken(size))
+            return
+        if told is not None:  # once is enough for those who count refusals
+            transfer.refusal = refusal = replace(told, refused=None)
+        if last:
+            await self._accept(transaction, transfer)
+        elif refusal is not None:
+            # Nothing can come of the message any more, but only RSET or the last chunk ends it.
+            self._door.abandon(transaction)
+            await self.push(refusal)
+
+    def _new_transfer(self) -> Transfer:
+        config = self._door.rules.config
+        return Transfer(self, self._door.body(), config.plan.max_message_bytes, config.limits.data_timeout)
+
+    async def _accept(self, transaction: Transaction, transfer: Transfer) -> None:
+        """The content is complete: the message is taken or refused, and the transaction over."""
+        protocol = "UTF8SMTPSA" if transaction.smtputf8 else "ESMTPSA"  # RFC 3848, RFC 6531 section 4.3
+        body = transfer.body
+        try:
+            if transfer.refusal is not None or body is None:
+                reply = transfer.refusal or replies.INTERNAL_ERROR
+            else:
+                reply = await self._door.accept(transaction, body, protocol)
         finally:
-            body.discard()
             self._set_rset_state()
         await self.push(reply)
         if reply.positive:
             self._bad = self._idle = 0
-
-    async def _receive(self, body: Body) -> Reply | None:
-        """Read up to the end of the data, into the body; the refusal, when it cannot be taken. Raises Gone."""
-        config = self._door.rules.config
-        reader = DataReader(config.plan.max_message_bytes)
-        deadline = self.loop.time() + config.limits.data_timeout
-        progress = _PROGRESS
-        refusal: Reply | None = None
-        while not reader.finished:
-            content, rest = reader.feed(await self.block(deadline))
-            if content and refusal is None:
-                try:
-                    body.write(content)
-                except NoRoom as error:
-                    refusal = replies.TOO_MUCH_DATA_IN_FLIGHT if error.flight else replies.NO_ROOM
-                    body.discard()
-            if reader.flaw is not None and refusal is None:
-                refusal = _refusal(reader.flaw, reader.limit)
-                body.discard()
-            if refusal is not None and reader.received > 2 * reader.limit + _PROGRESS:
-                self.leave(refusal)  # it goes on and on: nothing that follows would be taken for a command
-                raise Gone
-            if reader.received > progress:
-                progress = reader.received + _PROGRESS
-                deadline = self.loop.time() + config.limits.data_timeout
-        self.unread(rest)
-        return refusal
 
     def _open_transaction(self) -> Transaction:
         if self._transaction is not None:
@@ -399,9 +422,3 @@ def _decoded(text: bytes) -> bytes:
     if octets is None:
         raise CommandError(replies.AUTH_BASE64)
     return octets
-
-
-def _refusal(flaw: Flaw, limit: int) -> Reply:
-    if flaw is Flaw.TOO_BIG:
-        return replies.too_big(limit)
-    return replies.malformed(f"the message is refused: {flaw.value}")

@@ -123,9 +123,10 @@ class Wire(SMTP):
                 raise CommandError(replies.BAD_LINE_END)
             return line[:-2]
 
-    async def block(self, deadline: float) -> bytes:
-        """What has come, at least one octet, by the loop's time `deadline`. Raises Gone."""
-        octets = await self._hear(partial(self._reader.read, 4 * _BUFFER), deadline)
+    async def block(self, deadline: float, most: int | None = None) -> bytes:
+        """What has come, at least one octet and `most` at most, by the loop's time `deadline`. Raises Gone."""
+        count = 4 * _BUFFER if most is None else min(most, 4 * _BUFFER)
+        octets = await self._hear(partial(self._reader.read, count), deadline)
         if not octets:
             raise Gone
         return octets
