@@ -17,6 +17,8 @@ class Refused(enum.StrEnum):
     """Why a message, a recipient or a sign-in was refused: the values of the label `reason`."""
 
     AUTH = "auth"
+    AUTH_CAPPED = "auth_capped"
+    SESSIONS = "sessions"
     SUBMISSION_CLOSED = "submission_closed"
     ACCOUNT_SUSPENDED = "account_suspended"
     DOMAIN = "domain"

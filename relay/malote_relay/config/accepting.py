@@ -72,13 +72,14 @@ class Limits(Struct, frozen=True, kw_only=True):
 class SignIn(Struct, frozen=True, kw_only=True):
     """What failed sign-ins cost; times in seconds.
 
-    After `max_failures_per_client` within `window` a client's next ones are refused unlooked at, until one is
-    forgotten. After `max_failures_per_account` an account is under attack: each client then has one failure with it.
-    Neither holds for a client that has signed in to the account within `remembered_for`.
+    After `max_failures_per_client`, or so many with one account, within `window` a client's next ones are refused
+    unlooked at, until one is forgotten. After `max_failures_per_account` an account is under attack: each client then
+    has one failure with it. None of it holds for a client that has signed in to the account within `remembered_for`.
     """
 
     window: Seconds = 600.0
     max_failures_per_client: Positive = 20
+    max_failures_per_client_and_account: Positive = 5
     max_failures_per_account: Positive = 100
     remembered_for: NotNegative = 7 * 86_400
 

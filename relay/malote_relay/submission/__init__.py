@@ -3,11 +3,13 @@
 A message's way in, one file a station::
 
     server.py     listeners, how many sessions there may be, the graceful end
-    listener.py   TLS from the first octet: the handshake, once there is a place for the client
+    listener.py   connections accepted, the handshake of TLS once there is a place for the client
+    proxy.py      the client's address by the PROXY protocol;  client.py  who counts as one client
+    admission.py  how many sessions and connections a client may have
     wire.py       one connection on aiosmtpd: command lines in, replies out in batches, TLS, time-outs
     session.py    the dialogue, aiosmtpd's commands and ours: EHLO, STARTTLS, AUTH, MAIL, RCPT, DATA …
     commands.py   a command line taken apart;  address.py  paths and mailboxes (RFC 5321)
-    auth.py       PLAIN and LOGIN, and what a failure costs
+    signin.py     AUTH in the dialogue;  auth.py  PLAIN and LOGIN;  guard.py  what a failure costs
     dsn.py        what is asked for with DSN
     transfer.py   the content on its way in, by DATA or BDAT
     data.py       DATA in blocks, to CRLF.CRLF and nothing else (no smuggling); chunks; the rules for both

@@ -163,8 +163,13 @@ class Door:
         """A place for a message's content."""
         return Body(self.spool, f"{_random.getrandbits(96):024x}")
 
-    async def accept(self, transaction: Transaction, body: Body, protocol: str) -> Reply:
-        """The content is complete: refuse it, or keep it. A positive reply means on disk, synced."""
+    async def accept(
+        self, transaction: Transaction, body: Body, protocol: str, client: hygiene.Client | None = None
+    ) -> Reply:
+        """The content is complete: refuse it, or keep it. A positive reply means on disk, synced.
+
+        `protocol` and, if the configuration wants it, `client` go into the Received field.
+        """
         rules, signer = self.rules, self.signer
         # Asked again: the configuration may have changed while the message came in.
         account = rules.accounts.get(transaction.account.username, transaction.account)
@@ -195,6 +200,7 @@ class Door:
             queue_id=queue_id,
             from_domain=author.domain,
             at=now,
+            client=client if rules.config.trace.client else None,
         )
         try:
             content = await _signed(body, header, offset, author.domain, signer)

@@ -99,6 +99,8 @@ class Body:
             self._write(bytes(self._head))
             take = IN_MEMORY - len(self._head)
             self._head += content[:take]
+        elif not self._spool.has_room(0):
+            raise NoRoom(flight=False)
         self._write(content)
 
     def with_header(self, header: bytes, offset: int) -> bytes | Path:

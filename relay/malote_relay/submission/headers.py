@@ -14,6 +14,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from malote_relay.submission.address import MISLEADING, AddressError, Mailbox, mailbox
 
@@ -34,6 +35,13 @@ _UNICODE = frozenset(("utf-8", "utf8", "utf-7", "utf-16", "utf-16le", "utf-16be"
 
 _ONCE = frozenset((b"date", b"reply-to", b"to", b"cc", b"message-id", b"in-reply-to", b"references", b"subject"))
 """RFC 5322 section 3.6, without From and Sender, which the policy asks for, and Bcc, which is removed."""
+
+
+MAX_FIELDS: Final = 1000
+"""Fields in a header section: real messages have some dozens."""
+
+MAX_ORIGINATOR: Final = 4096
+"""Characters in a field that names who sends."""
 
 
 class HeaderError(ValueError):
@@ -85,6 +93,8 @@ def split(content: bytes) -> tuple[list[Field], int]:
             raise HeaderError(f"line {number} is no header field (an empty line must stand before the body)")
         names.append(name.lower())
         raws.append(line + b"\r\n")
+    if len(names) > MAX_FIELDS:
+        raise HeaderError(f"the message has {len(names)} header fields: {MAX_FIELDS} are allowed")
     fields = [Field(name, raw) for name, raw in zip(names, raws, strict=True)]
     return fields, len(section)
 
@@ -113,6 +123,8 @@ def only_mailbox(field: Field) -> Mailbox:
 def mailboxes(field: Field) -> list[Mailbox]:
     """The mailboxes of a field that is a mailbox-list (RFC 5322 section 3.4). Raises HeaderError."""
     value = field.value
+    if len(value) > MAX_ORIGINATOR:
+        raise HeaderError(f"{_label(field)} is too long: {MAX_ORIGINATOR} characters are allowed")
     simple = _SIMPLE.match(value)
     if simple and ("<" in value) == bool(simple[2]):  # the common forms, without the scanner
         return [_mailbox(simple[1], field)]

@@ -1,46 +1,55 @@
-"""The listener that speaks TLS from the first octet (RFC 8314 section 3.3).
+"""A listener: connections accepted bare, then told apart, admitted and, where it says so, turned to TLS.
 
 The event loop's own TLS listener begins the handshake before anybody can be asked whether there is room for one
-more client, and keeps the certificate it was made with. Here a connection is accepted bare, `admit` is asked, and
-the handshake is done with the certificate in force. Accepting bare and turning to TLS in the protocol is no way:
-uvloop reads at once what a client sends, and a ClientHello that came before the turn would be lost.
+more client, and keeps the certificate it was made with. Here a connection is accepted bare, a proxy's header is read
+(`proxy`), `admit` is asked, and the handshake is done with the certificate in force (RFC 8314 section 3.3). Accepting
+bare and turning to TLS in the protocol is no way: uvloop reads at once what a client sends, and a ClientHello that
+came before the turn would be lost.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 import structlog
 
+from malote_relay.submission.proxy import ProxyError, missing, source
+
 _PAUSE_SECONDS: Final = 1.0
+_HANDSHAKE_SECONDS: Final = 30.0
+_PROXY_SECONDS: Final = 5.0
+"""A proxy sends its header with the first packet; this leaves room for one that is lost and sent again."""
 
 P = TypeVar("P", bound=asyncio.Protocol)
+Networks = Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]
 
 _log = structlog.get_logger("malote.submission")
 
 
-class TlsListener(Generic[P]):
-    """Accepts connections and does their handshakes, until it is closed.
+class Listener(Generic[P]):
+    """Accepts connections, over TLS when it has a `context`, until it is closed.
 
     `admit` is given the client's address for each connection, and gives its protocol, or None when the connection is
     to be closed at once. `failed` is given a protocol whose handshake failed: nothing else of it was called.
+    Connections from `proxies` must begin with a PROXY header, which names the client.
     """
 
     def __init__(
         self,
-        context: Callable[[], ssl.SSLContext],
+        context: Callable[[], ssl.SSLContext] | None,
         admit: Callable[[str], P | None],
         failed: Callable[[P], None],
-        handshake_seconds: float,
+        proxies: Callable[[], Networks],
     ) -> None:
         self._context = context
         self._admit = admit
         self._failed = failed
-        self._handshake_seconds = handshake_seconds
+        self._proxies = proxies
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, address: str, port: int, backlog: int) -> int:
@@ -78,21 +87,72 @@ class TlsListener(Generic[P]):
                     _log.error("a connection cannot be accepted", error=str(error))
                     await asyncio.sleep(_PAUSE_SECONDS)
                     continue
-                protocol = self._admit(peer[0])
-                if protocol is None:
-                    connection.close()
+                proxies = self._proxies()
+                if proxies and _is_in(peer[0], proxies):
+                    self._spawn(self._hear_proxy(connection, peer[0]))
                 else:
-                    self._spawn(self._shake_hands(connection, protocol))
+                    self._take(connection, peer[0])
 
-    async def _shake_hands(self, connection: socket.socket, protocol: P) -> None:
+    async def _hear_proxy(self, connection: socket.socket, proxy: str) -> None:
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: protocol, connection, ssl=self._context(), ssl_handshake_timeout=self._handshake_seconds
-            )
+            async with asyncio.timeout(_PROXY_SECONDS):
+                header = await _header(connection)
+            client = source(header) or proxy if header else ""
+        except ProxyError as error:
+            _log.warning("a proxy's connection is refused", proxy=proxy, error=str(error))
+            client = ""
+        except OSError:  # it went away, or said nothing in time
+            client = ""
+        except BaseException:
+            connection.close()
+            raise
+        if client:
+            self._take(connection, client)
+        else:
+            connection.close()
+
+    def _take(self, connection: socket.socket, client: str) -> None:
+        protocol = self._admit(client)
+        if protocol is None:
+            connection.close()
+        else:
+            self._spawn(self._hand_over(connection, protocol))
+
+    async def _hand_over(self, connection: socket.socket, protocol: P) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            if self._context is None:
+                await loop.connect_accepted_socket(lambda: protocol, connection)
+            else:
+                await loop.connect_accepted_socket(
+                    lambda: protocol,
+                    connection,
+                    ssl=self._context(),
+                    ssl_handshake_timeout=_HANDSHAKE_SECONDS,
+                )
         except BaseException as error:
             self._failed(protocol)
             if not isinstance(error, OSError):  # ssl.SSLError is one, and so is a handshake that took too long
                 raise
+
+
+async def _header(connection: socket.socket) -> bytes:
+    """The PROXY header, and not an octet more; empty when the proxy hung up (a health check). Raises ProxyError."""
+    loop = asyncio.get_running_loop()
+    header = b""
+    while count := missing(header):
+        octets = await loop.sock_recv(connection, count)
+        if not octets:
+            if header:
+                raise ProxyError("the PROXY header breaks off")
+            return b""
+        header += octets
+    return header
+
+
+def _is_in(address: str, networks: Networks) -> bool:
+    found = ipaddress.ip_address(address.partition("%")[0])
+    return any(found in network for network in networks)
 
 
 def _bound(address: str, port: int) -> list[socket.socket]:

@@ -56,11 +56,22 @@ NOT_IMPLEMENTED = Reply(502, "5.5.1", "this command is not offered here")
 LINE_TOO_LONG = Reply(500, "5.5.2", "the command line is too long")
 BAD_LINE_END = Reply(500, "5.5.2", "end every line with CR LF; a CR, LF or NUL alone is not taken")
 TOO_MANY_ERRORS = Reply(421, "4.7.0", "too many bad commands: goodbye")
-IDLE_TOO_LONG = Reply(421, "4.4.2", "nothing was heard for too long: goodbye")
+IDLE_TOO_LONG = Reply(421, "4.4.2", "what was waited for did not come in time: goodbye")
 STOPPING = Reply(421, "4.3.2", "the relay is being restarted: try again in a minute")
-TOO_MANY_SESSIONS = Reply(421, "4.7.0", "too many sessions are open: close some, or try again in a minute")
+TOO_MANY_SESSIONS = Reply(
+    421, "4.7.0", "too many sessions are open: close some, or try again in a minute", Refused.SESSIONS
+)
 TOO_MANY_SESSIONS_HERE = Reply(
-    421, "4.7.0", "too many sessions are open from your address: close some, or try again in a minute"
+    421,
+    "4.7.0",
+    "too many sessions are open from your address: close some, or try again in a minute",
+    Refused.SESSIONS,
+)
+TOO_MANY_CONNECTIONS = Reply(
+    421,
+    "4.7.0",
+    "too many connections came from your address without signing in: try again in a minute",
+    Refused.SESSIONS,
 )
 INTERNAL_ERROR = Reply(451, "4.3.0", "the relay failed to carry this out: try again later", Refused.ERROR)
 
@@ -81,6 +92,9 @@ AUTH_CANCELLED = Reply(501, "5.7.0", "AUTH cancelled")
 AUTH_LINE_TOO_LONG = Reply(500, "5.5.6", "the AUTH response is too long")
 AUTH_FAILED = Reply(535, "5.7.8", "user name or password is wrong", Refused.AUTH)
 AUTH_FAILED_TOO_OFTEN = Reply(421, "4.7.0", "too many failed sign-ins: goodbye")
+AUTH_CAPPED = Reply(
+    421, "4.7.0", "too many failed sign-ins from your address: try again in some minutes", Refused.AUTH_CAPPED
+)
 """Unknown user and wrong password read the same and take the same time: no oracle for user names."""
 
 NO_BINARY = Reply(555, "5.6.1", "BINARYMIME is not offered here: encode binary parts in base64")
