@@ -38,6 +38,7 @@ from malote_relay.observe import Heartbeat, Observatory
 from malote_relay.quota import HourWindow, start_of
 from malote_relay.reload import Fingerprint, Loaded, Watcher, fingerprint, load
 from malote_relay.resolver import Resolver
+from malote_relay.sender_memory import SenderMemory
 from malote_relay.senders import CalloutProbe, Senders
 from malote_relay.store.model import ClockBack, Outcome, Respread, Result, StoreError
 from malote_relay.store.sqlite import SqliteStore
@@ -93,7 +94,8 @@ class Relay:
         )
         self._resolver = Resolver(config.resolver)
         self._probe = CalloutProbe(self._resolver, config)
-        self._senders = Senders(config, self._probe, self.metrics)
+        self._senders = Senders(config, self._probe, self.metrics, memory=SenderMemory(self._store, self._clock))
+        await self._senders.recall()
         self._scheduler = Scheduler(
             self._store,
             config,

@@ -23,7 +23,10 @@ class UnknownSender(enum.StrEnum):
 
 
 class SenderVerification(Struct, frozen=True, kw_only=True):
-    """The call-out policy and its limits; times in seconds."""
+    """The call-out policy and its limits; times in seconds.
+
+    Call-outs leave from `source_address` and greet with `helo_name`; "" means those of delivery.
+    """
 
     mode: SenderMode = SenderMode.CALLOUT
     unknown: UnknownSender = UnknownSender.ACCEPT
@@ -34,6 +37,7 @@ class SenderVerification(Struct, frozen=True, kw_only=True):
     unknown_ttl: NotNegative = 600
     probes_per_domain_per_minute: Positive = 60
     source_address: str = ""
+    helo_name: str = ""
 
 
 class Listen(Struct, frozen=True, kw_only=True):

@@ -31,6 +31,12 @@ def _names(config: RelayConfig) -> str:
             f"delivery.heloName: {helo_name!r} is not a host name: write the name that the address mail "
             "leaves from has in the DNS"
         )
+    helo_name = config.sender_verification.helo_name
+    if helo_name and not is_host_name(helo_name):
+        return (
+            f"senderVerification.heloName: {helo_name!r} is not a host name: write the name that "
+            'senderVerification.sourceAddress has in the DNS, or "" for that of delivery'
+        )
     return ""
 
 

@@ -38,7 +38,8 @@ async def over_tls(relay: Any, header: bytes, source: str = PROXY) -> bytes:
             plain.sendall(header)
             context = relay.site.client_context()
             with context.wrap_socket(plain, server_hostname="acme.smtp.example") as secure:
-                return secure.recv(1000)
+                greeting: bytes = secure.recv(1000)
+                return greeting
 
     try:
         return await asyncio.to_thread(connect)
