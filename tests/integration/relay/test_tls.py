@@ -158,3 +158,35 @@ async def agreed(relay: Any, suites: str) -> str:
     assert (await reader.readline()).startswith(b"220 ")
     writer.transport.abort()
     return str(writer.get_extra_info("cipher")[0])
+
+
+def resumed(port: int, context: ssl.SSLContext) -> bool:
+    """Whether a second connection goes on with the first one's TLS session."""
+    session: ssl.SSLSession | None = None
+    for _ in range(2):
+        with (
+            socket.create_connection(("127.0.0.1", port), 5) as plain,
+            context.wrap_socket(plain, server_hostname="acme.smtp.example", session=session) as secure,
+        ):
+            assert secure.recv(1000).startswith(b"220 ")
+            session, reused = secure.session, secure.session_reused
+    return bool(reused)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_client_that_comes_back_need_not_shake_hands_in_full(relay: Any, version: ssl.TLSVersion) -> None:
+    context = relay.site.client_context()
+    context.minimum_version = context.maximum_version = version
+    assert await asyncio.to_thread(resumed, relay.relay.server.submissions_port, context)
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
+async def test_old_tls_is_refused_by_the_relay_on_the_tls_port(relay: Any, version: ssl.TLSVersion) -> None:
+    context = relay.site.client_context()
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.minimum_version = context.maximum_version = version
+    with pytest.raises(ConnectionError):  # an SSLError would be the client's own
+        await asyncio.open_connection(
+            "127.0.0.1", relay.relay.server.submissions_port, ssl=context, server_hostname="acme.smtp.example"
+        )
