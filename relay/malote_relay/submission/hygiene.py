@@ -34,7 +34,7 @@ _DATE: Final = re.compile(
 )
 """RFC 5322 section 3.3, with the obsolete forms that are still seen."""
 
-_MESSAGE_ID: Final = re.compile("<[!-;=?-~\u0080-\U0010ffff]+@[!-;=?-~\u0080-\U0010ffff]+>")
+_MESSAGE_ID: Final = re.compile("<[!-;=?A-~\u0080-\U0010ffff]+@[!-;=?A-~\u0080-\U0010ffff]+>")
 """RFC 5322 section 3.6.4, read generously: what programs use to thread and to trace must stay what it was."""
 
 _HOST: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,253}[A-Za-z0-9])?|\[(?:IPv6:)?[0-9A-Fa-f:.]{2,45}\]")

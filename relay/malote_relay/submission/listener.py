@@ -10,6 +10,7 @@ came before the turn would be lost.
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import socket
 import ssl
@@ -24,6 +25,8 @@ _PAUSE_SECONDS: Final = 1.0
 _HANDSHAKE_SECONDS: Final = 30.0
 _PROXY_SECONDS: Final = 5.0
 """A proxy sends its header with the first packet; this leaves room for one that is lost and sent again."""
+
+_NO_SUCH_FAMILY: Final = frozenset((errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL))
 
 P = TypeVar("P", bound=asyncio.Protocol)
 Networks = Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]
@@ -156,21 +159,36 @@ def _is_in(address: str, networks: Networks) -> bool:
 
 
 def _bound(address: str, port: int) -> list[socket.socket]:
-    """A socket for the address, or one for each family for "", bound to the same port."""
+    """A socket for the address, or one for each family there is for "", bound to the same port."""
     found = socket.getaddrinfo(address or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[socket.socket] = []
-    try:
-        for family, kind, protocol, _, where in dict.fromkeys(found):
-            one = socket.socket(family, kind, protocol)
-            sockets.append(one)
-            one.setblocking(False)
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            one.bind((where[0], port, *where[2:]))
-            port = port or one.getsockname()[1]
-    except OSError:
-        for one in sockets:
-            one.close()
-        raise
+    absent: OSError | None = None
+    for family, kind, protocol, _, where in dict.fromkeys(found):
+        try:
+            one = _bound_socket(family, kind, protocol, (where[0], port, *where[2:]))
+        except OSError as error:
+            if not address and error.errno in _NO_SUCH_FAMILY:  # known to the system, and yet switched off
+                absent = error
+                continue
+            for each in sockets:
+                each.close()
+            raise
+        sockets.append(one)
+        port = port or one.getsockname()[1]
+    if absent is not None and not sockets:
+        raise absent
     return sockets
+
+
+def _bound_socket(family: int, kind: int, protocol: int, where: tuple[Any, ...]) -> socket.socket:
+    one = socket.socket(family, kind, protocol)
+    try:
+        one.setblocking(False)
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        one.bind(where)
+    except OSError:
+        one.close()
+        raise
+    return one

@@ -53,6 +53,23 @@ async def test_the_tls_port_answers_on_every_family(start: Callable[[], Any], si
         assert await greeted(relay, port, "::1")
 
 
+async def test_a_family_that_is_switched_off_is_done_without(
+    start: Callable[[], Any], site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = listener._bound_socket
+
+    def no_ipv6(family: int, *rest: Any) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        return create(family, *rest)
+
+    monkeypatch.setattr(listener, "_bound_socket", no_ipv6)
+    site.change(listen={"address": ""})
+    relay = await start()
+    assert await greeted(relay, relay.relay.server.submissions_port)
+    assert (await (await relay.plain()).say("NOOP")).startswith("250 ")
+
+
 async def test_accepting_goes_on_after_no_file_descriptor_was_left(
     start: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
