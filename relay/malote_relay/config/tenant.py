@@ -71,7 +71,8 @@ class Plan(Struct, frozen=True, kw_only=True):
 class Submission(Struct, frozen=True, kw_only=True):
     """Whether mail is taken at all; `reason` is what a client reads while it is not.
 
-    `postmaster` is where mail for <postmaster> without a domain goes (RFC 5321 section 4.5.1); "" refuses it.
+    `postmaster` is where mail for <postmaster> without a domain goes (RFC 5321 section 4.5.1); "" means to
+    that of the domain it comes from.
     """
 
     open: bool = False

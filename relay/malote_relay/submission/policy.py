@@ -33,7 +33,7 @@ class Rules:
         self.accounts = {account.username: account for account in config.accounts}
         self.domains = {domain.name: domain for domain in config.domains}
         postmaster = config.submission.postmaster
-        self.postmaster = mailbox(postmaster) if postmaster else None
+        self._postmaster = mailbox(postmaster) if postmaster else None
         self.proxy_networks = tuple(ipaddress.ip_network(network) for network in config.listen.proxy_networks)
 
     def may_submit(self, account: Account) -> Reply | None:
@@ -53,6 +53,15 @@ class Rules:
         if problem := self._domain_problem(sender.domain):
             return Reply(550, "5.7.1", f"the sender <{sender}> is refused: {problem}", Refused.DOMAIN)
         return None
+
+    def postmaster(self, sender: Mailbox | None) -> Mailbox | None:
+        """Who gets mail for <postmaster> without a domain (RFC 5321 section 4.5.1), from this reverse-path.
+
+        The relay is one tenant's: without anybody named for it, the postmaster is that of the sender's own domain.
+        """
+        if self._postmaster is not None or sender is None:
+            return self._postmaster
+        return Mailbox("postmaster", sender.domain)
 
     def header(self, fields: Sequence[Field], account: Account) -> Mailbox | Reply:
         """The author's mailbox when the header section is acceptable from this account, else the refusal."""

@@ -98,7 +98,9 @@ AUTH_CAPPED = Reply(
 """Unknown user and wrong password read the same and take the same time: no oracle for user names."""
 
 NO_BINARY = Reply(555, "5.6.1", "BINARYMIME is not offered here: encode binary parts in base64")
-NO_POSTMASTER = Reply(550, "5.1.1", "this relay has no mailbox of its own: write postmaster@ and the domain you mean")
+NO_POSTMASTER = Reply(
+    550, "5.1.1", "nobody is postmaster of the null sender: write postmaster@ and the domain you mean"
+)
 TOO_MUCH_DATA_IN_FLIGHT = Reply(
     452, "4.3.1", "too much mail is being received at this moment: try again in a minute", Refused.NO_ROOM
 )

@@ -230,7 +230,8 @@ class Session(SignsIn):
         transaction = self._open_transaction()
         if self._transfer is not None:
             raise CommandError(replies.IN_CHUNKS)
-        rcpt = commands.rcpt(arg, smtputf8=transaction.smtputf8, postmaster=self._door.rules.postmaster)
+        postmaster = self._door.rules.postmaster(transaction.sender)
+        rcpt = commands.rcpt(arg, smtputf8=transaction.smtputf8, postmaster=postmaster)
         await self.push(self._door.add_recipient(transaction, rcpt))
 
     async def smtp_DATA(self, arg: str) -> None:
