@@ -40,14 +40,24 @@ class SenderMemory:
         self._writing: asyncio.Task[None] | None = None
 
     async def load(self) -> Mapping[Mailbox, float]:
-        """The senders known to exist, each with the seconds for which that is good still. Raises StoreError."""
+        """The senders known to exist, each with the seconds for which that is good still.
+
+        Only reads, since a write would wait for room on a full disk, and the relay with it. Never raises for what
+        the database says.
+        """
         now = self._clock.now()
-        kept = await self._tables.write(partial(_load, now=now))
+        try:
+            kept = await self._tables.read(partial(_load, now=now))
+        except (StoreError, sqlite3.Error) as error:
+            _log.warning("senders known to exist are forgotten", error=str(error))
+            return {}
         return {sender: until - now for address, until in kept if (sender := _mailbox(address)) is not None}
 
     def note(self, sender: Mailbox, seconds: float) -> None:
         """Remember that the sender exists, for so many seconds; 0 to forget it."""
         self._noted[sender] = self._clock.now() + seconds if seconds > 0 else 0.0
+        if len(self._noted) > MAX_KEPT:  # the disk has been full for long
+            del self._noted[next(iter(self._noted))]
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write())
 
@@ -55,20 +65,23 @@ class SenderMemory:
         while self._noted:
             noted, self._noted = self._noted, {}
             try:
-                await self._tables.write(partial(_store, noted={str(one): until for one, until in noted.items()}))
+                await self._tables.write(
+                    partial(_store, noted={str(one): until for one, until in noted.items()}, now=self._clock.now())
+                )
             except StoreError as error:
                 _log.warning("senders found to exist are not remembered", error=str(error))
 
 
 def _load(connection: sqlite3.Connection, *, now: float) -> list[tuple[str, float]]:
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'present_senders'").fetchone():
+        return []
+    query = "SELECT address, until FROM present_senders WHERE until > ? ORDER BY until DESC LIMIT ?"
+    return list(connection.execute(query, (now, MAX_KEPT)))
+
+
+def _store(connection: sqlite3.Connection, *, noted: Mapping[str, float], now: float) -> None:
     connection.execute(_TABLE)
     connection.execute("DELETE FROM present_senders WHERE until <= ?", (now,))
-    query = "SELECT address, until FROM present_senders ORDER BY until DESC LIMIT ?"
-    return list(connection.execute(query, (MAX_KEPT,)))
-
-
-def _store(connection: sqlite3.Connection, *, noted: Mapping[str, float]) -> None:
-    connection.execute(_TABLE)
     connection.executemany(
         "DELETE FROM present_senders WHERE address = ?", [(address,) for address, until in noted.items() if not until]
     )

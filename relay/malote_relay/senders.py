@@ -212,7 +212,7 @@ class Senders:
         self.reconfigure(config)
 
     async def recall(self) -> None:
-        """Go on with what was known before the relay was started. Raises StoreError."""
+        """Go on with what was known before the relay was started."""
         if self._memory is not None:
             for sender, seconds in (await self._memory.load()).items():
                 # A clock that was moved must not make an answer good for longer than one may be.

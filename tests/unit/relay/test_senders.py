@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import sqlite3
 from pathlib import Path
 
 import msgspec
@@ -198,6 +199,17 @@ class At:
 
     def now(self) -> float:
         return self.time
+
+
+async def test_a_memory_that_cannot_be_read_is_none() -> None:
+    class Broken:
+        async def read(self, query: object) -> None:
+            raise sqlite3.DatabaseError("malformed")
+
+        async def write(self, work: object) -> None:
+            raise AssertionError("nothing is written at the start: it would wait for room on a full disk")
+
+    assert await SenderMemory(Broken(), At(0.0)).load() == {}  # type: ignore[arg-type]
 
 
 async def test_who_was_found_to_exist_is_known_after_a_restart_and_only_as_long_as_before(tmp_path: Path) -> None:
