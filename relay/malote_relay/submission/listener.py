@@ -115,7 +115,11 @@ class Listener(Generic[P]):
             connection.close()
 
     def _take(self, connection: socket.socket, client: str) -> None:
-        protocol = self._admit(client)
+        try:
+            protocol = self._admit(client)
+        except Exception:  # one connection's trouble must not end the accepting of all others
+            _log.exception("a connection cannot be taken", client=client)
+            protocol = None
         if protocol is None:
             connection.close()
         else:

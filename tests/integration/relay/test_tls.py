@@ -53,6 +53,23 @@ async def test_the_tls_port_answers_on_every_family(start: Callable[[], Any], si
         assert await greeted(relay, port, "::1")
 
 
+async def test_accepting_goes_on_after_a_connection_that_could_not_be_taken(
+    relay: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from malote_relay.submission import server
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server, "Session", broken)
+        assert await (await relay.plain(greet=False)).closed()
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await greeted(relay, relay.relay.server.submissions_port)
+    assert await greeted(relay, relay.relay.server.submissions_port)
+    assert (await (await relay.plain()).say("NOOP")).startswith("250 ")
+
+
 async def test_a_family_that_is_switched_off_is_done_without(
     start: Callable[[], Any], site: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
