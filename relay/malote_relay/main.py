@@ -300,9 +300,13 @@ async def run(directory: Path, spool: Path, grace: float) -> None:
         loop.add_signal_handler(name, stopping.set)
     seen = fingerprint(directory)
     relay = Relay(directory, spool, load(directory), seen, grace)
-    await relay.start()
-    await stopping.wait()
-    await relay.stop()
+    logs.gather(loop)
+    try:
+        await relay.start()
+        await stopping.wait()
+        await relay.stop()
+    finally:
+        logs.gather(None)
 
 
 def main() -> None:
