@@ -234,7 +234,7 @@ class Relay:
         metrics.queue_oldest_seconds.set(0.0 if oldest is None else max(0.0, now - oldest))
 
     def _count(self, outcome: Outcome) -> None:
-        self.metrics.deliveries.labels(outcome.result.value, outcome.bounce_class).inc()
+        self.metrics.deliveries_of(outcome.result.value, outcome.bounce_class).inc()
         if outcome.result is Result.DELIVERED:
             self.metrics.delivery_seconds.observe(max(0.0, outcome.at - outcome.recipient.released_at))
 

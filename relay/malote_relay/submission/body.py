@@ -58,12 +58,16 @@ class Body:
 
     def __init__(self, spool: Spool, name: str) -> None:
         self._spool = spool
-        self._path = spool.folder / name
+        self._name = name
         self._head = bytearray()
         self._file: BinaryIO | None = None
         self._reserved = 0
         self.size = 0
         self.eight_bit = False
+
+    @property
+    def _path(self) -> Path:
+        return self._spool.folder / self._name
 
     @property
     def head(self) -> bytes:
