@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -51,6 +52,8 @@ LISTEN_VARIABLE: Final = "MALOTE_LISTEN"
 _HOUSEKEEPING_SECONDS: Final = 60.0
 _PRUNE_EVERY: Final = 60
 _SECONDS_PER_DAY: Final = 86_400
+_COLLECT_AFTER: Final = 5000
+"""New objects after which the youngest are looked through for cycles: a busy relay makes some thousand a second."""
 
 _log = structlog.get_logger("malote.relay")
 
@@ -303,10 +306,18 @@ async def run(directory: Path, spool: Path, grace: float) -> None:
     logs.gather(loop)
     try:
         await relay.start()
+        _spare_the_collector()
         await stopping.wait()
         await relay.stop()
     finally:
         logs.gather(None)
+
+
+def _spare_the_collector() -> None:
+    """What is there at the start stays: looking through it time and again would hold the event loop up."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER, 20, 20)
 
 
 def main() -> None:
