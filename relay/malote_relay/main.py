@@ -43,6 +43,10 @@ from malote_relay.senders import CalloutProbe, Senders
 from malote_relay.store.model import ClockBack, Outcome, Respread, Result, StoreError
 from malote_relay.store.sqlite import SqliteStore
 from malote_relay.submission.acceptance import Door
+from malote_relay.submission.body import Spool
+from malote_relay.submission.crowd import Crowd
+from malote_relay.submission.desk import StoreDesk
+from malote_relay.submission.listener import bind
 from malote_relay.submission.policy import Rules
 from malote_relay.submission.server import SubmissionServer
 
@@ -107,17 +111,18 @@ class Relay:
             noticed=self._count_notice,
             return_paths=lambda: self._loaded.return_paths,
         )
+        self._desk = StoreDesk(self._window, self._store, self._clock, self.metrics, self._scheduler.offer)
         self._door = Door(
             rules=Rules(config),
             signer=self._loaded.signer,
             senders=self._senders,
-            store=self._store,
-            window=self._window,
+            desk=self._desk,
+            spool=Spool(self._store.incoming, config.limits),
             clock=self._clock,
             metrics=self.metrics,
-            offer=self._scheduler.offer,
         )
-        self.server = SubmissionServer(self._door, self._loaded.context)
+        crowd = Crowd(lambda *_: self.metrics.sessions.set(crowd.total))
+        self.server = SubmissionServer(self._door, self._loaded.context, crowd)
         self._intake = Intake(
             self._store, lambda: self._config, lambda: self._loaded.return_paths, self._clock.now, self.metrics
         )
@@ -131,7 +136,7 @@ class Relay:
         self._opened.callback(self.observatory.stop)
         await self._scheduler.start()
         self._opened.push_async_callback(self._scheduler.stop, self._grace)
-        await self.server.start()
+        await self.server.start(bind(config.listen))
         self._opened.push_async_callback(self.server.stop, self._grace)
         if config.listen.bounce_port is not None:
             await self.bounces.start(config.listen.address, config.listen.bounce_port)

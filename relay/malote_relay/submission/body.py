@@ -32,11 +32,12 @@ class NoRoom(Exception):
 
 
 class Spool:
-    """What all bodies share: the folder for large ones, and the caps."""
+    """What all bodies share: the folder for large ones, how names in it begin, and the caps."""
 
-    def __init__(self, folder: Path, limits: Limits) -> None:
+    def __init__(self, folder: Path, limits: Limits, prefix: str = "") -> None:
         self.folder = folder
         self.limits = limits
+        self.prefix = prefix
         self.in_flight = 0
         self._free = 0
         self._looked_at = -_LOOK_AGAIN

@@ -11,10 +11,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 import structlog
+
+from malote_relay.config import Listen
 
 _PAUSE_SECONDS: Final = 1.0
 
@@ -43,16 +46,11 @@ class TlsListener(Generic[P]):
         self._handshake_seconds = handshake_seconds
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def start(self, address: str, port: int, backlog: int) -> int:
-        """Listen on an address, or on all for "". Gives the port, which was asked for unless that was 0.
-
-        Raises OSError.
-        """
-        sockets = _bound(address, port)
+    def start(self, sockets: Sequence[socket.socket], backlog: int) -> None:
+        """Listen on sockets that are bound. Raises OSError."""
         for one in sockets:
             one.listen(backlog)
             self._spawn(self._accept(one))
-        return int(sockets[0].getsockname()[1])
 
     async def close(self) -> None:
         """Stop listening, and break off the handshakes under way."""
@@ -95,7 +93,40 @@ class TlsListener(Generic[P]):
                 raise
 
 
-def _bound(address: str, port: int) -> list[socket.socket]:
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Sockets that are bound to where clients come: one for each family, twice."""
+
+    submission: Sequence[socket.socket]
+    submissions: Sequence[socket.socket]
+
+    @property
+    def ports(self) -> tuple[int, int]:
+        """The ports of both."""
+        return self.submission[0].getsockname()[1], self.submissions[0].getsockname()[1]
+
+
+def bind(listen: Listen, *, shared: bool = False) -> Places:
+    """The sockets of a configuration; `shared` when several processes will listen on one port.
+
+    Raises OSError with words for people.
+    """
+    port = listen.submission_port
+    try:
+        submission = _bound(listen.address, port, shared)
+        try:
+            port = listen.submissions_port
+            return Places(submission, _bound(listen.address, port, shared))
+        except BaseException:
+            for one in submission:
+                one.close()
+            raise
+    except OSError as error:
+        where = f"{listen.address or '*'}:{port}"
+        raise OSError(error.errno, f"cannot listen on {where}: {error.strerror or error}") from error
+
+
+def _bound(address: str, port: int, shared: bool) -> list[socket.socket]:
     """A socket for the address, or one for each family for "", bound to the same port."""
     found = socket.getaddrinfo(address or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[socket.socket] = []
@@ -105,6 +136,8 @@ def _bound(address: str, port: int) -> list[socket.socket]:
             sockets.append(one)
             one.setblocking(False)
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shared:
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
                 one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             one.bind((where[0], port, *where[2:]))

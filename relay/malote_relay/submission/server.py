@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,11 +17,12 @@ from malote_relay.config import CERTIFICATE_FILE, CERTIFICATE_KEY_FILE, ConfigEr
 from malote_relay.submission import replies
 from malote_relay.submission.acceptance import Door
 from malote_relay.submission.auth import Guard
-from malote_relay.submission.listener import TlsListener
+from malote_relay.submission.crowd import Crowd
+from malote_relay.submission.listener import Places, TlsListener
 from malote_relay.submission.replies import Reply
 from malote_relay.submission.session import Session
 
-_BACKLOG: Final = 1024
+BACKLOG: Final = 1024
 _HANDSHAKE_SECONDS: Final = 30.0
 
 
@@ -48,12 +48,12 @@ def tls_context(directory: Path) -> ssl.SSLContext:
 class SubmissionServer:
     """The submission listeners of one relay."""
 
-    def __init__(self, door: Door, context: ssl.SSLContext) -> None:
+    def __init__(self, door: Door, context: ssl.SSLContext, crowd: Crowd) -> None:
         self._door = door
+        self._crowd = crowd
         self._guard = Guard()
         self._context = context
         self._sessions: dict[Session, str] = {}  # and their clients' addresses
-        self._by_client: Counter[str] = Counter()
         self._servers: list[asyncio.Server | TlsListener[Session]] = []
         self._stopping = False
         self.submission_port = 0
@@ -68,22 +68,15 @@ class SubmissionServer:
         """Use another certificate from the next handshake on."""
         self._context = context
 
-    async def start(self) -> None:
-        """Listen. Raises OSError with words for people."""
-        listen = self._door.rules.config.listen
+    async def start(self, places: Places) -> None:
+        """Take clients from these sockets; they are closed at the end."""
         loop = asyncio.get_running_loop()
+        for one in places.submission:
+            self._servers.append(await loop.create_server(self._session, sock=one, backlog=BACKLOG))
         tls = TlsListener(lambda: self._context, self._admit, self._leave, _HANDSHAKE_SECONDS)
-        port = listen.submission_port
-        try:
-            server = await loop.create_server(self._session, listen.address or None, port, backlog=_BACKLOG)
-            self._servers.append(server)
-            self.submission_port = server.sockets[0].getsockname()[1]
-            port = listen.submissions_port
-            self.submissions_port = tls.start(listen.address, port, _BACKLOG)
-            self._servers.append(tls)
-        except OSError as error:
-            where = f"{listen.address or '*'}:{port}"
-            raise OSError(error.errno, f"cannot listen on {where}: {error.strerror or error}") from error
+        tls.start(places.submissions, BACKLOG)
+        self._servers.append(tls)
+        self.submission_port, self.submissions_port = places.ports
 
     async def stop(self, grace: float) -> None:
         """Let the transactions under way finish, for at most `grace` seconds; new sessions read 421 meanwhile."""
@@ -135,22 +128,17 @@ class SubmissionServer:
     def _enter(self, session: Session, client: str) -> Reply | None:
         """Count a session. Gives the refusal when there is no room for it."""
         self._sessions[session] = client
-        self._by_client[client] += 1
-        self._door.metrics.sessions.set(len(self._sessions))
+        self._crowd.enter(client)
         limits = self._door.rules.config.limits
         if self._stopping:
             return replies.STOPPING
-        if len(self._sessions) > limits.max_sessions:
+        if self._crowd.total > limits.max_sessions:
             return replies.TOO_MANY_SESSIONS
-        if self._by_client[client] > limits.max_sessions_per_client:
+        if self._crowd.of(client) > limits.max_sessions_per_client:
             return replies.TOO_MANY_SESSIONS_HERE
         return None
 
     def _leave(self, session: Session) -> None:
         client = self._sessions.pop(session, None)
-        if client is None:
-            return
-        self._by_client[client] -= 1
-        if not self._by_client[client]:
-            del self._by_client[client]
-        self._door.metrics.sessions.set(len(self._sessions))
+        if client is not None:
+            self._crowd.leave(client)
