@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -43,6 +44,10 @@ from malote_relay.senders import CalloutProbe, Senders
 from malote_relay.store.model import ClockBack, Outcome, Respread, Result, StoreError
 from malote_relay.store.sqlite import SqliteStore
 from malote_relay.submission.acceptance import Door
+from malote_relay.submission.body import Spool
+from malote_relay.submission.crowd import Crowd
+from malote_relay.submission.desk import StoreDesk
+from malote_relay.submission.listener import bind
 from malote_relay.submission.policy import Rules
 from malote_relay.submission.server import SubmissionServer
 
@@ -52,6 +57,8 @@ LISTEN_VARIABLE: Final = "MALOTE_LISTEN"
 _HOUSEKEEPING_SECONDS: Final = 60.0
 _PRUNE_EVERY: Final = 60
 _SECONDS_PER_DAY: Final = 86_400
+_COLLECT_AFTER: Final = 5000
+"""New objects after which the youngest are looked through for cycles: a busy relay makes some thousand a second."""
 
 _log = structlog.get_logger("malote.relay")
 
@@ -106,17 +113,18 @@ class Relay:
             noticed=self._count_notice,
             return_paths=lambda: self._loaded.return_paths,
         )
+        self._desk = StoreDesk(self._window, self._store, self._clock, self.metrics, self._scheduler.offer)
         self._door = Door(
             rules=Rules(config),
             signer=self._loaded.signer,
             senders=self._senders,
-            store=self._store,
-            window=self._window,
+            desk=self._desk,
+            spool=Spool(self._store.incoming, config.limits),
             clock=self._clock,
             metrics=self.metrics,
-            offer=self._scheduler.offer,
         )
-        self.server = SubmissionServer(self._door, self._loaded.context)
+        crowd = Crowd(lambda *_: self.metrics.sessions.set(crowd.total))
+        self.server = SubmissionServer(self._door, self._loaded.context, crowd)
         self._intake = Intake(
             self._store, lambda: self._config, lambda: self._loaded.return_paths, self._clock.now, self.metrics
         )
@@ -130,7 +138,7 @@ class Relay:
         self._opened.callback(self.observatory.stop)
         await self._scheduler.start()
         self._opened.push_async_callback(self._scheduler.stop, self._grace)
-        await self.server.start()
+        await self.server.start(bind(config.listen))
         self._opened.push_async_callback(self.server.stop, self._grace)
         if config.listen.bounce_port is not None:
             await self.bounces.start(config.listen.address, config.listen.bounce_port)
@@ -236,7 +244,7 @@ class Relay:
         metrics.queue_oldest_seconds.set(0.0 if oldest is None else max(0.0, now - oldest))
 
     def _count(self, outcome: Outcome) -> None:
-        self.metrics.deliveries.labels(outcome.result.value, outcome.bounce_class).inc()
+        self.metrics.deliveries_of(outcome.result.value, outcome.bounce_class).inc()
         if outcome.result is Result.DELIVERED:
             self.metrics.delivery_seconds.observe(max(0.0, outcome.at - outcome.recipient.released_at))
 
@@ -302,9 +310,21 @@ async def run(directory: Path, spool: Path, grace: float) -> None:
         loop.add_signal_handler(name, stopping.set)
     seen = fingerprint(directory)
     relay = Relay(directory, spool, load(directory), seen, grace)
-    await relay.start()
-    await stopping.wait()
-    await relay.stop()
+    logs.gather(loop)
+    try:
+        await relay.start()
+        _spare_the_collector()
+        await stopping.wait()
+        await relay.stop()
+    finally:
+        logs.gather(None)
+
+
+def _spare_the_collector() -> None:
+    """What is there at the start stays: looking through it time and again would hold the event loop up."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER, 20, 20)
 
 
 def main() -> None:

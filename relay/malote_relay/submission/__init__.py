@@ -2,10 +2,10 @@
 
 A message's way in, one file a station::
 
-    server.py     listeners, how many sessions there may be, the graceful end
-    listener.py   connections accepted, the handshake of TLS once there is a place for the client
+    server.py     listeners, who finds a place, the graceful end
+    listener.py   the sockets; connections accepted; the handshake of TLS, once there is a place for the client
     proxy.py      the client's address by the PROXY protocol;  client.py  who counts as one client
-    admission.py  how many sessions and connections a client may have
+    admission.py  how many sessions and connections a client may have;  crowd.py  how many sessions there are
     wire.py       one connection on aiosmtpd: command lines in, replies out in batches, TLS, time-outs
     session.py    the dialogue, aiosmtpd's commands and ours: EHLO, STARTTLS, AUTH, MAIL, RCPT, DATA …
     commands.py   a command line taken apart;  address.py  paths and mailboxes (RFC 5321)
@@ -17,7 +17,8 @@ A message's way in, one file a station::
     headers.py    the header section taken apart, and the address in From
     policy.py     who may send what: pure decisions;  replies.py  the words they are told in
     hygiene.py    what is added to and taken from a message before it is signed
-    acceptance.py the door: policy, sender check, signature, charge, commit; only then 250
+    acceptance.py the door: policy, sender check, signature; then the desk
+    desk.py       the desk: charge and commit; only then 250
 
 The decisions are pure functions, tested without a socket. What cannot be understood without doubt is refused:
 a relay that guesses can be made to sign what its tenant never wrote.

@@ -7,12 +7,12 @@ their client until it signs in, so that only those that never do are held back.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
 from malote_relay.config import Limits
 from malote_relay.submission import replies
+from malote_relay.submission.crowd import Crowd
 from malote_relay.submission.replies import Reply
 
 MAX_CLIENTS: Final = 10_000
@@ -22,24 +22,22 @@ MAX_CLIENTS: Final = 10_000
 class Admission:
     """Counts sessions and connections by client: what `client.network` makes of its address."""
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, crowd: Crowd, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._crowd = crowd
         self._monotonic = monotonic
-        self._sessions: Counter[str] = Counter()
         self._strangers: dict[str, int] = {}
         self._minute = 0
-        self.count = 0
 
     def enter(self, client: str, limits: Limits) -> Reply | None:
         """Count a session; `leave` must follow in any case. Gives the refusal when there is no room for it."""
-        self.count += 1
-        self._sessions[client] += 1
+        self._crowd.enter(client)
         minute = int(self._monotonic() // 60)
         if minute != self._minute:
             self._minute = minute
             self._strangers.clear()
-        if self.count > limits.max_sessions:
+        if self._crowd.total > limits.max_sessions:
             return replies.TOO_MANY_SESSIONS
-        if self._sessions[client] > limits.max_sessions_per_client:
+        if self._crowd.of(client) > limits.max_sessions_per_client:
             return replies.TOO_MANY_SESSIONS_HERE
         strangers = self._strangers.pop(client, 0)
         full = strangers >= limits.max_connections_without_sign_in_per_minute
@@ -55,7 +53,4 @@ class Admission:
 
     def leave(self, client: str) -> None:
         """A session has ended."""
-        self.count -= 1
-        self._sessions[client] -= 1
-        if not self._sessions[client]:
-            del self._sessions[client]
+        self._crowd.leave(client)

@@ -32,11 +32,12 @@ class NoRoom(Exception):
 
 
 class Spool:
-    """What all bodies share: the folder for large ones, and the caps."""
+    """What all bodies share: the folder for large ones, how names in it begin, and the caps."""
 
-    def __init__(self, folder: Path, limits: Limits) -> None:
+    def __init__(self, folder: Path, limits: Limits, prefix: str = "") -> None:
         self.folder = folder
         self.limits = limits
+        self.prefix = prefix
         self.in_flight = 0
         self._free = 0
         self._looked_at = -_LOOK_AGAIN
@@ -58,12 +59,16 @@ class Body:
 
     def __init__(self, spool: Spool, name: str) -> None:
         self._spool = spool
-        self._path = spool.folder / name
+        self._name = name
         self._head = bytearray()
         self._file: BinaryIO | None = None
         self._reserved = 0
         self.size = 0
         self.eight_bit = False
+
+    @property
+    def _path(self) -> Path:
+        return self._spool.folder / self._name
 
     @property
     def head(self) -> bytes:

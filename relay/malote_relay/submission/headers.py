@@ -14,7 +14,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from malote_relay.submission.address import MISLEADING, AddressError, Mailbox, mailbox
 
@@ -48,8 +48,7 @@ class HeaderError(ValueError):
     """The header section cannot be read without doubt; the message says where and why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """One header field: its name in lower case, and its octets as they stand, CRLF included."""
 
     name: bytes
@@ -86,10 +85,10 @@ def split(content: bytes) -> tuple[list[Field], int]:
             raws[-1] += line + b"\r\n"
             continue
         name, colon, _ = line.partition(b":")
-        if colon and _NAME.match(name.rstrip(b" \t")) and name[-1:] in (b" ", b"\t"):
-            label = name.decode("ascii").rstrip()
-            raise HeaderError(f"line {number} of the header has a blank before the colon: write '{label}:'")
         if not colon or not _NAME.match(name):
+            if colon and _NAME.match(name.rstrip(b" \t")):
+                label = name.decode("ascii").rstrip()
+                raise HeaderError(f"line {number} of the header has a blank before the colon: write '{label}:'")
             raise HeaderError(f"line {number} is no header field (an empty line must stand before the body)")
         names.append(name.lower())
         raws.append(line + b"\r\n")
@@ -101,7 +100,10 @@ def split(content: bytes) -> tuple[list[Field], int]:
 
 def refuse_repeated(fields: Sequence[Field]) -> None:
     """Raise HeaderError when a field stands more than once that may not: readers differ in which one they show."""
-    for name, count in Counter(field.name for field in fields).items():
+    names = [field.name for field in fields]
+    if len(set(names)) == len(names):
+        return
+    for name, count in Counter(names).items():
         if count > 1 and name in _ONCE:
             label = _label_of(name)
             raise HeaderError(f"the message has {count} {label} fields: one is allowed (RFC 5322 section 3.6)")

@@ -16,6 +16,7 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from malote_relay.submission.headers import Field
@@ -45,7 +46,12 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 
 def date(at: float) -> str:
     """A date-time as RFC 5322 section 3.3 writes it, in UTC."""
-    moment = time.gmtime(at)
+    return _date(int(at))
+
+
+@lru_cache(maxsize=2)
+def _date(second: int) -> str:
+    moment = time.gmtime(second)
     return (
         f"{_DAYS[moment.tm_wday]}, {moment.tm_mday:02d} {_MONTHS[moment.tm_mon - 1]} {moment.tm_year} "
         f"{moment.tm_hour:02d}:{moment.tm_min:02d}:{moment.tm_sec:02d} +0000"
@@ -54,7 +60,7 @@ def date(at: float) -> str:
 
 def is_looping(fields: Sequence[Field]) -> bool:
     """Whether the message has passed through too many servers."""
-    return sum(field.name == b"received" for field in fields) > MAX_RECEIVED
+    return len(fields) > MAX_RECEIVED and sum(field.name == b"received" for field in fields) > MAX_RECEIVED
 
 
 @dataclass(frozen=True, slots=True)

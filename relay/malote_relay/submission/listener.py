@@ -15,10 +15,12 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 import structlog
 
+from malote_relay.config import Listen
 from malote_relay.submission.proxy import ProxyError, missing, source
 
 _PAUSE_SECONDS: Final = 1.0
@@ -55,16 +57,11 @@ class Listener(Generic[P]):
         self._proxies = proxies
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def start(self, address: str, port: int, backlog: int) -> int:
-        """Listen on an address, or on all for "". Gives the port, which was asked for unless that was 0.
-
-        Raises OSError.
-        """
-        sockets = _bound(address, port)
+    def start(self, sockets: Sequence[socket.socket], backlog: int) -> None:
+        """Listen on sockets that are bound. Raises OSError."""
         for one in sockets:
             one.listen(backlog)
             self._spawn(self._accept(one))
-        return int(sockets[0].getsockname()[1])
 
     async def close(self) -> None:
         """Stop listening, and break off the handshakes under way."""
@@ -162,14 +159,47 @@ def _is_in(address: str, networks: Networks) -> bool:
     return any(found in network for network in networks)
 
 
-def _bound(address: str, port: int) -> list[socket.socket]:
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Sockets that are bound to where clients come: one for each family, twice."""
+
+    submission: Sequence[socket.socket]
+    submissions: Sequence[socket.socket]
+
+    @property
+    def ports(self) -> tuple[int, int]:
+        """The ports of both."""
+        return self.submission[0].getsockname()[1], self.submissions[0].getsockname()[1]
+
+
+def bind(listen: Listen, *, shared: bool = False) -> Places:
+    """The sockets of a configuration; `shared` when several processes will listen on one port.
+
+    Raises OSError with words for people.
+    """
+    port = listen.submission_port
+    try:
+        submission = _bound(listen.address, port, shared)
+        try:
+            port = listen.submissions_port
+            return Places(submission, _bound(listen.address, port, shared))
+        except BaseException:
+            for one in submission:
+                one.close()
+            raise
+    except OSError as error:
+        where = f"{listen.address or '*'}:{port}"
+        raise OSError(error.errno, f"cannot listen on {where}: {error.strerror or error}") from error
+
+
+def _bound(address: str, port: int, shared: bool) -> list[socket.socket]:
     """A socket for the address, or one for each family there is for "", bound to the same port."""
     found = socket.getaddrinfo(address or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[socket.socket] = []
     absent: OSError | None = None
     for family, kind, protocol, _, where in dict.fromkeys(found):
         try:
-            one = _bound_socket(family, kind, protocol, (where[0], port, *where[2:]))
+            one = _bound_socket(family, kind, protocol, (where[0], port, *where[2:]), shared)
         except OSError as error:
             if not address and error.errno in _NO_SUCH_FAMILY:  # known to the system, and yet switched off
                 absent = error
@@ -184,11 +214,13 @@ def _bound(address: str, port: int) -> list[socket.socket]:
     return sockets
 
 
-def _bound_socket(family: int, kind: int, protocol: int, where: tuple[Any, ...]) -> socket.socket:
+def _bound_socket(family: int, kind: int, protocol: int, where: tuple[Any, ...], shared: bool) -> socket.socket:
     one = socket.socket(family, kind, protocol)
     try:
         one.setblocking(False)
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         one.bind(where)

@@ -22,6 +22,7 @@ from malote_relay.submission.hygiene import MAX_RECEIVED, is_looping
 from malote_relay.submission.replies import Reply, malformed
 
 _OTHER_ORIGINATORS = (b"sender", b"resent-from", b"resent-sender")
+_OTHERS = frozenset(_OTHER_ORIGINATORS)
 _HTTPS_URI = re.compile(r"<\s*https://[^\s<>]+\s*>", re.IGNORECASE)
 
 
@@ -70,7 +71,7 @@ class Rules:
             return Reply(554, "5.4.6", text, Refused.LOOP)
         try:
             author = _author(fields)
-            others = [(field, box) for name in _OTHER_ORIGINATORS for field, box in _originators(fields, name)]
+            others = _other_originators(fields)
         except HeaderError as error:
             return Reply(550, "5.6.0", f"{error}", Refused.HEADER_FROM)
         if problem := self._domain_problem(author.domain):
@@ -113,6 +114,12 @@ def _author(fields: Sequence[Field]) -> Mailbox:
         count = "no" if not found else "more than one"
         raise HeaderError(f"the message has {count} From field: exactly one is needed")
     return only_mailbox(found[0])
+
+
+def _other_originators(fields: Sequence[Field]) -> list[tuple[Field, Mailbox]]:
+    if all(field.name not in _OTHERS for field in fields):  # as in nearly every message
+        return []
+    return [(field, box) for name in _OTHER_ORIGINATORS for field, box in _originators(fields, name)]
 
 
 def _originators(fields: Sequence[Field], name: bytes) -> list[tuple[Field, Mailbox]]:

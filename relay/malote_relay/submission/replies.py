@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import dataclass
+from functools import lru_cache
 
 from malote_relay.metrics import Refused
 
@@ -27,17 +28,21 @@ class Reply:
 
     def wire(self) -> bytes:
         """The octets to send. Words that came from elsewhere can never start a line of their own."""
-        text = self.text
-        if not (text.isascii() and text.isprintable() and len(text) <= _TEXT_WIDTH):
-            text = "".join(c if c.isascii() and c.isprintable() else "?" for c in text)
-        start = f"{self.enhanced} " if self.enhanced else ""
-        if len(text) <= _TEXT_WIDTH:
-            return f"{self.code} {start}{text}\r\n".encode("ascii")
-        lines = textwrap.wrap(text, _TEXT_WIDTH)
-        last = len(lines) - 1
-        return "".join(
-            f"{self.code}{' ' if index == last else '-'}{start}{line}\r\n" for index, line in enumerate(lines)
-        ).encode("ascii")
+        return _wire(self.code, self.enhanced, self.text)
+
+
+@lru_cache(maxsize=64)  # three of four replies are always the same
+def _wire(code: int, enhanced: str, text: str) -> bytes:
+    if not (text.isascii() and text.isprintable() and len(text) <= _TEXT_WIDTH):
+        text = "".join(c if c.isascii() and c.isprintable() else "?" for c in text)
+    start = f"{enhanced} " if enhanced else ""
+    if len(text) <= _TEXT_WIDTH:
+        return f"{code} {start}{text}\r\n".encode("ascii")
+    lines = textwrap.wrap(text, _TEXT_WIDTH)
+    last = len(lines) - 1
+    return "".join(
+        f"{code}{' ' if index == last else '-'}{start}{line}\r\n" for index, line in enumerate(lines)
+    ).encode("ascii")
 
 
 OK = Reply(250, "2.0.0", "OK")

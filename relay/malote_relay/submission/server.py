@@ -18,12 +18,13 @@ from malote_relay.submission import replies
 from malote_relay.submission.acceptance import Door
 from malote_relay.submission.admission import Admission
 from malote_relay.submission.client import network
+from malote_relay.submission.crowd import Crowd
 from malote_relay.submission.guard import Guard
-from malote_relay.submission.listener import Listener, Networks
+from malote_relay.submission.listener import Listener, Networks, Places
 from malote_relay.submission.replies import Reply
 from malote_relay.submission.session import Session
 
-_BACKLOG: Final = 1024
+BACKLOG: Final = 1024
 
 
 def tls_context(directory: Path) -> ssl.SSLContext:
@@ -48,11 +49,11 @@ def tls_context(directory: Path) -> ssl.SSLContext:
 class SubmissionServer:
     """The submission listeners of one relay."""
 
-    def __init__(self, door: Door, context: ssl.SSLContext) -> None:
+    def __init__(self, door: Door, context: ssl.SSLContext, crowd: Crowd) -> None:
         self._door = door
         self.guard = Guard()
         self._context = context
-        self._admission = Admission()
+        self._admission = Admission(crowd)
         self._sessions: dict[Session, str] = {}  # and who their clients are for the limits
         self._servers: list[Listener[Session]] = []
         self._stopping = False
@@ -68,21 +69,14 @@ class SubmissionServer:
         """Use another certificate from the next handshake on."""
         self._context = context
 
-    async def start(self) -> None:
-        """Listen. Raises OSError with words for people."""
-        listen = self._door.rules.config.listen
+    async def start(self, places: Places) -> None:
+        """Take clients from these sockets; they are closed at the end."""
         plain = Listener(None, self._session, self._leave, self._proxies)
         tls = Listener(lambda: self._context, self._admit, self._leave, self._proxies)
-        port = listen.submission_port
-        try:
-            self.submission_port = plain.start(listen.address, port, _BACKLOG)
-            self._servers.append(plain)
-            port = listen.submissions_port
-            self.submissions_port = tls.start(listen.address, port, _BACKLOG)
-            self._servers.append(tls)
-        except OSError as error:
-            where = f"{listen.address or '*'}:{port}"
-            raise OSError(error.errno, f"cannot listen on {where}: {error.strerror or error}") from error
+        for listener, sockets in ((plain, places.submission), (tls, places.submissions)):
+            listener.start(sockets, BACKLOG)
+            self._servers.append(listener)
+        self.submission_port, self.submissions_port = places.ports
 
     async def stop(self, grace: float) -> None:
         """Let the transactions under way finish, for at most `grace` seconds; new sessions read 421 meanwhile."""
@@ -148,16 +142,13 @@ class SubmissionServer:
         """Count a session. Gives the refusal when there is no room for it."""
         self._sessions[session] = who = network(session.client)
         refusal = self._admission.enter(who, self._door.rules.config.limits)
-        metrics = self._door.metrics
-        metrics.sessions.set(self._admission.count)
         if self._stopping:
             return replies.STOPPING
-        if refusal is not None and refusal.refused is not None:  # counted, not logged: there may be very many
-            metrics.refused(refusal.refused)
+        if refusal is not None:
+            self._door.turned_away(refusal)
         return refusal
 
     def _leave(self, session: Session) -> None:
         who = self._sessions.pop(session, None)
         if who is not None:
             self._admission.leave(who)
-            self._door.metrics.sessions.set(self._admission.count)

@@ -232,7 +232,7 @@ class Session(SignsIn):
             raise CommandError(replies.IN_CHUNKS)
         postmaster = self._door.rules.postmaster(transaction.sender)
         rcpt = commands.rcpt(arg, smtputf8=transaction.smtputf8, postmaster=postmaster)
-        await self.push(self._door.add_recipient(transaction, rcpt))
+        await self.push(await self._door.add_recipient(transaction, rcpt))
 
     async def smtp_DATA(self, arg: str) -> None:
         """Take the content, and the message."""

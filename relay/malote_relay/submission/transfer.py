@@ -12,7 +12,7 @@ from malote_relay.submission import replies
 from malote_relay.submission.body import Body, NoRoom
 from malote_relay.submission.data import ChunkReader, DataReader, Flaw
 from malote_relay.submission.replies import Reply
-from malote_relay.submission.wire import Gone, Wire
+from malote_relay.submission.wire import BLOCK, Gone, Wire
 
 _PROGRESS: Final = 1024 * 1024
 """Octets for which the time allowed to content is given anew: a client may be slow, but not without end."""
@@ -69,7 +69,7 @@ class Transfer:
         self._progress = self._received + _PROGRESS
         self._deadline = self._wire.loop.time() + self._seconds
 
-    async def _block(self, most: int | None = None) -> bytes:
+    async def _block(self, most: int = BLOCK) -> bytes:
         octets = await self._wire.block(self._deadline, most)
         self._received += len(octets)
         if self.refusal is not None and self._received > 2 * self._limit + _PROGRESS:

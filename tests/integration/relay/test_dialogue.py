@@ -468,7 +468,7 @@ async def test_a_client_that_does_not_read_its_replies_does_not_fill_the_memory(
         dialogue.send(b"HELP\r\n" * 2000)
     await asyncio.sleep(0.3)
     [session] = relay.relay.server._sessions or [None]
-    assert session is None or len(session._reader._buffer) < 2_000_000
+    assert session is None or len(session._incoming) < 2_000_000
 
 
 # Limits.

@@ -8,6 +8,7 @@ from malote_relay.config import Limits
 from malote_relay.submission import replies
 from malote_relay.submission.admission import MAX_CLIENTS, Admission
 from malote_relay.submission.client import network
+from malote_relay.submission.crowd import Crowd
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,7 @@ def test_one_client_is_an_ipv4_address_or_an_ipv6_network(address: str, client: 
 
 
 def test_sessions_are_limited_in_all_and_per_client() -> None:
-    admission, limits = Admission(), Limits(max_sessions=3, max_sessions_per_client=2)
+    admission, limits = Admission(Crowd()), Limits(max_sessions=3, max_sessions_per_client=2)
     assert admission.enter("a", limits) is None
     assert admission.enter("a", limits) is None
     assert admission.enter("a", limits) is replies.TOO_MANY_SESSIONS_HERE
@@ -35,13 +36,13 @@ def test_sessions_are_limited_in_all_and_per_client() -> None:
     assert admission.enter("c", limits) is replies.TOO_MANY_SESSIONS
     for client in "aabc":
         admission.leave(client)
-    assert admission.count == 0
-    assert not admission._sessions
+    assert admission._crowd.total == 0
+    assert not admission._crowd._by_client
 
 
 def test_connections_that_never_sign_in_are_limited_by_the_minute() -> None:
     now = [30.0]
-    admission = Admission(lambda: now[0])
+    admission = Admission(Crowd(), lambda: now[0])
     limits = Limits(max_connections_without_sign_in_per_minute=3)
 
     def connect(client: str, *, signs_in: bool = False) -> object:
@@ -59,7 +60,7 @@ def test_connections_that_never_sign_in_are_limited_by_the_minute() -> None:
 
 
 def test_a_flood_of_clients_does_not_fill_the_memory() -> None:
-    admission = Admission(lambda: 0.0)
+    admission = Admission(Crowd(), lambda: 0.0)
     for number in range(MAX_CLIENTS + 100):
         admission.enter(f"client{number}", Limits())
         admission.leave(f"client{number}")
