@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import enum
+from typing import Annotated
+
+from msgspec import Meta
 
 from malote_relay.config.fields import ListeningPort, NotNegative, Positive, Seconds, Struct
 
@@ -39,10 +42,12 @@ class SenderVerification(Struct, frozen=True, kw_only=True):
 class Listen(Struct, frozen=True, kw_only=True):
     """The listeners. An empty address means every one; port 0 lets the system choose (tests).
 
+    `processes` are those that speak to clients beside the one that stores and sends: 0 for none, all is done in one.
     Bounces are taken in where there is a `bounce_port`.
     """
 
     address: str = ""
+    processes: Annotated[int, Meta(ge=0, le=64)] = 0
     submission_port: ListeningPort = 2587
     submissions_port: ListeningPort = 2465
     observe_port: ListeningPort = 9090

@@ -18,7 +18,7 @@ from malote_relay.submission import replies
 from malote_relay.submission.acceptance import Door
 from malote_relay.submission.auth import Guard
 from malote_relay.submission.crowd import Crowd
-from malote_relay.submission.listener import Places, TlsListener
+from malote_relay.submission.listener import Places, TlsListener, bind
 from malote_relay.submission.replies import Reply
 from malote_relay.submission.session import Session
 
@@ -68,8 +68,9 @@ class SubmissionServer:
         """Use another certificate from the next handshake on."""
         self._context = context
 
-    async def start(self, places: Places) -> None:
-        """Take clients from these sockets; they are closed at the end."""
+    async def start(self, places: Places | None = None) -> None:
+        """Take clients from these sockets, or from those that the configuration says. Raises OSError, with words."""
+        places = places or bind(self._door.rules.config.listen)
         loop = asyncio.get_running_loop()
         for one in places.submission:
             self._servers.append(await loop.create_server(self._session, sock=one, backlog=BACKLOG))
