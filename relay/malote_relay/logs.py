@@ -15,6 +15,7 @@ import threading
 import time
 from datetime import UTC, datetime
 from functools import lru_cache
+from select import PIPE_BUF
 from typing import Any, BinaryIO, Final, TextIO
 
 import msgspec
@@ -78,11 +79,15 @@ class Lines:
     def flush(self) -> None:
         """Write what waits. A line that cannot be written is lost: mail does not wait for the log."""
         with self._lock, contextlib.suppress(OSError, ValueError):
-            if self._waiting:
-                text = b"\n".join((*self._waiting, b""))
-                self._waiting.clear()
-                self._file.write(text)
+            text, self._waiting = b"\n".join((*self._waiting, b"")), []
+            while text:
+                # Several processes may write to one pipe: up to so much of it stays in one piece (POSIX, write).
+                end = (
+                    len(text) if len(text) <= PIPE_BUF else text.rfind(b"\n", 0, PIPE_BUF) + 1 or text.find(b"\n") + 1
+                )
+                self._file.write(text[:end])
                 self._file.flush()
+                text = text[end:]
 
 
 _lines: Final = Lines(sys.stderr.buffer)
@@ -122,6 +127,11 @@ def _second(second: int) -> str:
 def gather(loop: asyncio.AbstractEventLoop | None) -> None:
     """Let the lines of one turn of `loop` leave together; None before the loop ends."""
     _lines.gather(loop)
+
+
+def form() -> str:
+    """The form in which this process logs."""
+    return "json" if structlog.get_config()["wrapper_class"] is _LineLogger else "console"
 
 
 def configure(form: str) -> None:

@@ -34,6 +34,7 @@ from malote_relay.delivery.notices import Kind
 from malote_relay.delivery.retry import JITTER
 from malote_relay.delivery.route import Policy
 from malote_relay.delivery.scheduler import Scheduler
+from malote_relay.fronts.supervisor import Fronts, program
 from malote_relay.metrics import Metrics
 from malote_relay.observe import Heartbeat, Observatory
 from malote_relay.quota import HourWindow, start_of
@@ -47,7 +48,6 @@ from malote_relay.submission.acceptance import Door
 from malote_relay.submission.body import Spool
 from malote_relay.submission.crowd import Crowd
 from malote_relay.submission.desk import StoreDesk
-from malote_relay.submission.listener import bind
 from malote_relay.submission.policy import Rules
 from malote_relay.submission.server import SubmissionServer
 
@@ -68,7 +68,10 @@ class Relay:
 
     def __init__(self, directory: Path, spool: Path, loaded: Loaded, seen: Fingerprint, grace: float) -> None:
         config = _effective(loaded.config)
+        self._directory, self._spool = directory, spool
         self._loaded = loaded
+        self._told = loaded  # in force everywhere
+        self._door: Door | None = None
         self._clock = SystemClock(config.rehearsal.clock_offset_seconds)
         self._steps = StepWatch(self._clock)
         self.metrics = Metrics()
@@ -114,17 +117,7 @@ class Relay:
             return_paths=lambda: self._loaded.return_paths,
         )
         self._desk = StoreDesk(self._window, self._store, self._clock, self.metrics, self._scheduler.offer)
-        self._door = Door(
-            rules=Rules(config),
-            signer=self._loaded.signer,
-            senders=self._senders,
-            desk=self._desk,
-            spool=Spool(self._store.incoming, config.limits),
-            clock=self._clock,
-            metrics=self.metrics,
-        )
-        crowd = Crowd(lambda *_: self.metrics.sessions.set(crowd.total))
-        self.server = SubmissionServer(self._door, self._loaded.context, crowd)
+        self.server = self._at_the_door(config)
         self._intake = Intake(
             self._store, lambda: self._config, lambda: self._loaded.return_paths, self._clock.now, self.metrics
         )
@@ -138,7 +131,7 @@ class Relay:
         self._opened.callback(self.observatory.stop)
         await self._scheduler.start()
         self._opened.push_async_callback(self._scheduler.stop, self._grace)
-        await self.server.start(bind(config.listen))
+        await self.server.start()
         self._opened.push_async_callback(self.server.stop, self._grace)
         if config.listen.bounce_port is not None:
             await self.bounces.start(config.listen.address, config.listen.bounce_port)
@@ -154,6 +147,32 @@ class Relay:
             bounces=self.bounces.port or None,
             configuration=self._loaded.hash,
         )
+
+    def _at_the_door(self, config: RelayConfig) -> SubmissionServer | Fronts:
+        """What speaks to the clients: this process, or several of their own."""
+        if config.listen.processes:
+            return Fronts(
+                listen=config.listen,
+                program=program(self._directory, self._spool),
+                incoming=self._store.incoming,
+                desk=self._desk,
+                senders=self._senders,
+                window=self._window,
+                clock=self._clock,
+                metrics=self.metrics,
+                configuration=lambda: self._loaded.hash,
+            )
+        self._door = Door(
+            rules=Rules(config),
+            signer=self._loaded.signer,
+            senders=self._senders,
+            desk=self._desk,
+            spool=Spool(self._store.incoming, config.limits),
+            clock=self._clock,
+            metrics=self.metrics,
+        )
+        crowd = Crowd(lambda *_: self.metrics.sessions.set(crowd.total))
+        return SubmissionServer(self._door, self._loaded.context, crowd)
 
     async def stop(self) -> None:
         """End in order: first what takes mail, then what sends it, then the store. Nothing accepted is lost."""
@@ -171,12 +190,14 @@ class Relay:
         self._clock.offset = offset
         if moved:
             self._steps.step()  # asked for: not worth an alarm
-        self._door.reconfigure(rules, loaded.signer)
+        if self._door is not None:
+            self._door.reconfigure(rules, loaded.signer)
         self._senders.reconfigure(config)
         self._probe.reconfigure(config)
         self._resolver.reconfigure(config.resolver)
         self._scheduler.reconfigure(config)
-        self.server.use(loaded.context)
+        if isinstance(self.server, SubmissionServer):
+            self.server.use(loaded.context)
         plan = config.plan
         held = self._window.set_plan(plan.messages_per_hour, plan.tolerance_percent, self._clock.now())
         self._config, self._loaded = config, loaded
@@ -189,6 +210,9 @@ class Relay:
             _log.exception("what waits keeps its times until the next start")
         if moved:
             self._scheduler.clock_changed()
+        if isinstance(self.server, Fronts):
+            await self.server.reload()
+        self._told = loaded
 
     async def _respread(self, plan: Respread | None) -> None:
         if plan is not None:
@@ -218,8 +242,8 @@ class Relay:
     def _readiness(self) -> dict[str, Any]:
         body: dict[str, Any] = {
             "ready": self.server.listening,
-            "configHash": self._loaded.hash,
-            "submissionOpen": self._config.submission.open,
+            "configHash": self._told.hash,
+            "submissionOpen": self._told.config.submission.open,
         }
         if self._watcher.error:
             body["configError"] = self._watcher.error

@@ -105,6 +105,10 @@ class HourWindow:
         self._open.add(self._serial)
         return Reservation(self._serial)
 
+    def room(self, now: float) -> int:
+        """How many units could be reserved now."""
+        return max(0, self._room(self._enter(now)) - len(self._open))
+
     def release(self, reservation: Reservation) -> None:
         """Give a unit back: RSET, disconnect, refused or failed DATA. Harmless when it is no longer open."""
         self._open.discard(reservation.serial)

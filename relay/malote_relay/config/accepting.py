@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import enum
+from typing import Annotated
+
+from msgspec import Meta
 
 from malote_relay.config.fields import ListeningPort, NotNegative, Positive, Seconds, Struct
 
@@ -44,10 +47,12 @@ class Listen(Struct, frozen=True, kw_only=True):
     """The listeners. An empty address means every one; port 0 lets the system choose (tests).
 
     Connections from `proxy_networks` must begin with a PROXY header (version 1 or 2), which names the client;
-    from anywhere else such a header means nothing. Bounces are taken in where there is a `bounce_port`.
+    from anywhere else such a header means nothing. `processes` are those that speak to clients beside the one that
+    stores and sends: 0 for none, all is done in one. Bounces are taken in where there is a `bounce_port`.
     """
 
     address: str = ""
+    processes: Annotated[int, Meta(ge=0, le=64)] = 0
     submission_port: ListeningPort = 2587
     submissions_port: ListeningPort = 2465
     observe_port: ListeningPort = 9090

@@ -52,11 +52,20 @@ class Signer:
 
         Folded, each with its CRLF. Raises KeyError for a domain that has no key.
         """
+        return await _threads.run(partial(signature_fields, domain, self._keys(domain), content, self._now()))
+
+    def sign_here(self, domain: str, content: bytes) -> bytes:
+        """The same in the calling thread, for a process that has nothing better to do meanwhile."""
+        return signature_fields(domain, self._keys(domain), content, self._now())
+
+    def _keys(self, domain: str) -> Sequence[SigningKey]:
         own = self._domains[domain]
         if not own:
             raise KeyError(domain)
-        timestamp = int(self._clock())
-        return await _threads.run(partial(signature_fields, domain, own, content, timestamp))
+        return own
+
+    def _now(self) -> int:
+        return int(self._clock())
 
 
 def signature_fields(domain: str, own: Sequence[SigningKey], content: bytes | Path, timestamp: int) -> bytes:

@@ -20,7 +20,7 @@ from malote_relay.submission.admission import Admission
 from malote_relay.submission.client import network
 from malote_relay.submission.crowd import Crowd
 from malote_relay.submission.guard import Guard
-from malote_relay.submission.listener import Listener, Networks, Places
+from malote_relay.submission.listener import Listener, Networks, Places, bind
 from malote_relay.submission.replies import Reply
 from malote_relay.submission.session import Session
 
@@ -69,8 +69,9 @@ class SubmissionServer:
         """Use another certificate from the next handshake on."""
         self._context = context
 
-    async def start(self, places: Places) -> None:
-        """Take clients from these sockets; they are closed at the end."""
+    async def start(self, places: Places | None = None) -> None:
+        """Take clients from these sockets, or from those that the configuration says. Raises OSError, with words."""
+        places = places or bind(self._door.rules.config.listen)
         plain = Listener(None, self._session, self._leave, self._proxies)
         tls = Listener(lambda: self._context, self._admit, self._leave, self._proxies)
         for listener, sockets in ((plain, places.submission), (tls, places.submissions)):
