@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -39,15 +40,20 @@ from malote_relay.delivery.route import Policy
 from malote_relay.delivery.scheduler import Scheduler
 from malote_relay.delivery.shaping import shapes_of
 from malote_relay.delivery.upkeep import Upkeep
+from malote_relay.fronts.supervisor import Fronts, program
 from malote_relay.metrics import STANDINGS, Metrics
 from malote_relay.observe import Heartbeat, Observatory
 from malote_relay.quota import HourWindow, start_of
 from malote_relay.reload import Fingerprint, Loaded, Watcher, fingerprint, load
 from malote_relay.resolver import Resolver
+from malote_relay.sender_memory import SenderMemory
 from malote_relay.senders import CalloutProbe, Senders
 from malote_relay.store.model import ClockBack, Outcome, Respread, Result, StoreError
 from malote_relay.store.sqlite import SqliteStore
 from malote_relay.submission.acceptance import Door
+from malote_relay.submission.body import Spool
+from malote_relay.submission.crowd import Crowd
+from malote_relay.submission.desk import StoreDesk
 from malote_relay.submission.policy import Rules
 from malote_relay.submission.server import SubmissionServer
 
@@ -57,6 +63,8 @@ LISTEN_VARIABLE: Final = "MALOTE_LISTEN"
 _HOUSEKEEPING_SECONDS: Final = 60.0
 _PRUNE_EVERY: Final = 60
 _SECONDS_PER_DAY: Final = 86_400
+_COLLECT_AFTER: Final = 5000
+"""New objects after which the youngest are looked through for cycles: a busy relay makes some thousand a second."""
 
 _log = structlog.get_logger("malote.relay")
 
@@ -66,7 +74,10 @@ class Relay:
 
     def __init__(self, directory: Path, spool: Path, loaded: Loaded, seen: Fingerprint, grace: float) -> None:
         config = _effective(loaded.config)
+        self._directory, self._spool = directory, spool
         self._loaded = loaded
+        self._told = loaded  # in force everywhere
+        self._door: Door | None = None
         self._clock = SystemClock(config.rehearsal.clock_offset_seconds)
         self._steps = StepWatch(self._clock)
         self.metrics = Metrics()
@@ -100,7 +111,8 @@ class Relay:
         )
         self._resolver = Resolver(config.resolver)
         self._probe = CalloutProbe(self._resolver, config)
-        self._senders = Senders(config, self._probe, self.metrics)
+        self._senders = Senders(config, self._probe, self.metrics, memory=SenderMemory(self._store, self._clock))
+        await self._senders.recall()
         self._scheduler = Scheduler(
             self._store,
             config,
@@ -112,17 +124,8 @@ class Relay:
             return_paths=lambda: self._loaded.return_paths,
             slowed=self._slowed,
         )
-        self._door = Door(
-            rules=Rules(config),
-            signer=self._loaded.signer,
-            senders=self._senders,
-            store=self._store,
-            window=self._window,
-            clock=self._clock,
-            metrics=self.metrics,
-            offer=self._scheduler.offer,
-        )
-        self.server = SubmissionServer(self._door, self._loaded.context)
+        self._desk = StoreDesk(self._window, self._store, self._clock, self.metrics, self._scheduler.offer)
+        self.server = self._at_the_door(config)
         self._intake = Intake(
             self._store, lambda: self._config, lambda: self._loaded.return_paths, self._clock.now, self.metrics
         )
@@ -159,6 +162,32 @@ class Relay:
             configuration=self._loaded.hash,
         )
 
+    def _at_the_door(self, config: RelayConfig) -> SubmissionServer | Fronts:
+        """What speaks to the clients: this process, or several of their own."""
+        if config.listen.processes:
+            return Fronts(
+                listen=config.listen,
+                program=program(self._directory, self._spool),
+                incoming=self._store.incoming,
+                desk=self._desk,
+                senders=self._senders,
+                window=self._window,
+                clock=self._clock,
+                metrics=self.metrics,
+                configuration=lambda: self._loaded.hash,
+            )
+        self._door = Door(
+            rules=Rules(config),
+            signer=self._loaded.signer,
+            senders=self._senders,
+            desk=self._desk,
+            spool=Spool(self._store.incoming, config.limits),
+            clock=self._clock,
+            metrics=self.metrics,
+        )
+        crowd = Crowd(lambda *_: self.metrics.sessions.set(crowd.total))
+        return SubmissionServer(self._door, self._loaded.context, crowd)
+
     async def stop(self) -> None:
         """End in order: first what takes mail, then what sends it, then the store. Nothing accepted is lost."""
         _log.info("stopping")
@@ -175,12 +204,14 @@ class Relay:
         self._clock.offset = offset
         if moved:
             self._steps.step()  # asked for: not worth an alarm
-        self._door.reconfigure(rules, loaded.signer)
+        if self._door is not None:
+            self._door.reconfigure(rules, loaded.signer)
         self._senders.reconfigure(config)
         self._probe.reconfigure(config)
         self._resolver.reconfigure(config.resolver)
         self._scheduler.reconfigure(config)
-        self.server.use(loaded.context)
+        if isinstance(self.server, SubmissionServer):
+            self.server.use(loaded.context)
         plan = config.plan
         held = self._window.set_plan(plan.messages_per_hour, plan.tolerance_percent, self._clock.now())
         self._config, self._loaded = config, loaded
@@ -193,6 +224,9 @@ class Relay:
             _log.exception("what waits keeps its times until the next start")
         if moved:
             self._scheduler.clock_changed()
+        if isinstance(self.server, Fronts):
+            await self.server.reload()
+        self._told = loaded
 
     async def _respread(self, plan: Respread | None) -> None:
         if plan is not None:
@@ -222,8 +256,8 @@ class Relay:
     def _readiness(self) -> dict[str, Any]:
         body: dict[str, Any] = {
             "ready": self.server.listening,
-            "configHash": self._loaded.hash,
-            "submissionOpen": self._config.submission.open,
+            "configHash": self._told.hash,
+            "submissionOpen": self._told.config.submission.open,
         }
         if self._watcher.error:
             body["configError"] = self._watcher.error
@@ -251,7 +285,7 @@ class Relay:
         metrics.queue_oldest_seconds.set(0.0 if oldest is None else max(0.0, now - oldest))
 
     def _count(self, outcome: Outcome) -> None:
-        self.metrics.deliveries.labels(outcome.result.value, outcome.bounce_class).inc()
+        self.metrics.deliveries_of(outcome.result.value, outcome.bounce_class).inc()
         if outcome.result is Result.DELIVERED:
             self.metrics.delivery_seconds.observe(max(0.0, outcome.at - outcome.recipient.released_at))
 
@@ -321,9 +355,21 @@ async def run(directory: Path, spool: Path, grace: float) -> None:
         loop.add_signal_handler(name, stopping.set)
     seen = fingerprint(directory)
     relay = Relay(directory, spool, load(directory), seen, grace)
-    await relay.start()
-    await stopping.wait()
-    await relay.stop()
+    logs.gather(loop)
+    try:
+        await relay.start()
+        _spare_the_collector()
+        await stopping.wait()
+        await relay.stop()
+    finally:
+        logs.gather(None)
+
+
+def _spare_the_collector() -> None:
+    """What is there at the start stays: looking through it time and again would hold the event loop up."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER, 20, 20)
 
 
 def main() -> None:

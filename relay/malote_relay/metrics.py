@@ -8,6 +8,7 @@ tests can hold several side by side.
 from __future__ import annotations
 
 import enum
+from functools import lru_cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.process_collector import ProcessCollector
@@ -17,6 +18,8 @@ class Refused(enum.StrEnum):
     """Why a message, a recipient or a sign-in was refused: the values of the label `reason`."""
 
     AUTH = "auth"
+    AUTH_CAPPED = "auth_capped"
+    SESSIONS = "sessions"
     SUBMISSION_CLOSED = "submission_closed"
     ACCOUNT_SUSPENDED = "account_suspended"
     DOMAIN = "domain"
@@ -164,6 +167,12 @@ class Metrics:
         self.sessions = Gauge("malote_sessions", "Submission sessions open now.", registry=registry)
         self.callouts = Counter("malote_callouts", "Sender call-outs by result.", ["result"], registry=registry)
 
+        # Finding a series by its labels costs more than counting in it.
+        self._of_account = lru_cache(maxsize=256)(
+            lambda account: (self.messages_accepted.labels(account), self.recipients_accepted.labels(account))
+        )
+        self.deliveries_of = lru_cache(maxsize=256)(self.deliveries.labels)
+
         # Series that exist from the start, so that a dashboard shows 0 rather than a gap.
         for reason in Refused:
             self.messages_refused.labels(reason.value)
@@ -186,5 +195,6 @@ class Metrics:
 
     def accepted(self, account: str, recipients: int) -> None:
         """Count one message accepted for so many recipients."""
-        self.messages_accepted.labels(account).inc()
-        self.recipients_accepted.labels(account).inc(recipients)
+        messages, of_recipients = self._of_account(account)
+        messages.inc()
+        of_recipients.inc(recipients)

@@ -92,7 +92,7 @@ class HourWindow:
         self._tolerance = limit * tolerance_percent // 100
         self._latest = latest_hour
         self._charged: dict[Hour, int] = {hour: charge.charged for hour, charge in hours.items()}
-        self._held: dict[Hour, int] = {hour: charge.held for hour, charge in hours.items()}
+        self._held: dict[Hour, int] = {hour: charge.held for hour, charge in hours.items() if charge.held}
         self._open: set[int] = set()
         self._serial = 0
 
@@ -104,6 +104,10 @@ class HourWindow:
         self._serial += 1
         self._open.add(self._serial)
         return Reservation(self._serial)
+
+    def room(self, now: float) -> int:
+        """How many units could be reserved now."""
+        return max(0, self._room(self._enter(now)) - len(self._open))
 
     def release(self, reservation: Reservation) -> None:
         """Give a unit back: RSET, disconnect, refused or failed DATA. Harmless when it is no longer open."""
@@ -191,7 +195,7 @@ class HourWindow:
         return self._free_now(hour) + self._free_to_hold(hour)
 
     def _free_now(self, hour: Hour) -> int:
-        if any(count > 0 for later, count in self._held.items() if later > hour):
+        if self._held and any(count > 0 for later, count in self._held.items() if later > hour):
             return 0
         return max(0, self._limit - self._charged.get(hour, 0))
 
@@ -205,6 +209,8 @@ class HourWindow:
 
     def _last_held(self, current: Hour) -> Hour:
         """The last hour that anything is held for, at least the following one."""
+        if not self._held:  # as at most times
+            return current + 1
         return max([current + 1, *(hour for hour, count in self._held.items() if count > 0)])
 
     def _next_hour_with_room(self, current: Hour) -> Hour:

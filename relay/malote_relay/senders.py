@@ -5,18 +5,24 @@ A *call-out* is the beginning of a delivery that is never made: connect to the M
 such mailbox" to RCPT means *absent*. Blocked, deferred, unreachable, and whatever else is *unknown*, which is not the
 same, and which the policy accepts and flags, or defers.
 
-Answers are kept for days when the mailbox is there and for minutes when not. An address is asked for once at a time,
-however many sessions wait for it, and a domain's host is asked so many times a minute and no more.
+Answers are kept for days when the mailbox is there (over restarts, too) and for minutes when not. An address is asked
+for once at a time, however many sessions wait for it, and a domain's host is asked so many times a minute and no
+more. A client never waits longer than the configured time, whatever the host and the queue for it do.
+
+The null sender names nobody, so there is nothing to ask for; `postmaster` exists at every domain that takes mail
+(RFC 5321 section 4.5.1), and a host that says otherwise is not asked. Local parts are asked for as they are written,
+since only their host knows whether case matters.
 """
 
 from __future__ import annotations
 
 import asyncio
 import enum
+import ipaddress
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -25,12 +31,16 @@ from malote_relay.delivery.connection import Identity, Peer, SessionFailed, Time
 from malote_relay.delivery.reply import Reply as RemoteReply
 from malote_relay.delivery.route import Names, Policy, Route, Unroutable, route
 from malote_relay.metrics import Callout, Metrics, Refused
+from malote_relay.resolver import IPAddress
+from malote_relay.sender_memory import SenderMemory
 from malote_relay.submission.address import Mailbox
 from malote_relay.submission.replies import Reply
 
 MAX_KEPT: Final = 50_000
 MAX_PROBES: Final = 20
 _MAX_HOSTS: Final = 3
+_MAX_ADDRESSES: Final = 2
+"""Addresses of one host that are tried: one of each family, where it has both."""
 
 
 class Standing(enum.Enum):
@@ -121,7 +131,9 @@ class CalloutProbe:
         self._policy = Policy.of(config)
         self._port = delivery.smtp_port
         self._seconds = verification.timeout
-        self._identity = Identity(delivery.helo_name, verification.source_address or delivery.source_address)
+        self._identity = Identity(
+            verification.helo_name or delivery.helo_name, verification.source_address or delivery.source_address
+        )
 
     async def __call__(self, sender: Mailbox) -> Finding:
         """Ask, within the configured seconds for all of it."""
@@ -137,16 +149,19 @@ class CalloutProbe:
         found: Route = await route(sender.domain, self._names, self._policy, self._random)
         words = ""
         for host in found.hosts[:_MAX_HOSTS]:
-            peer = Peer(host.name, host.addresses[0], self._port)
-            try:
-                return await self._ask_host(peer, sender)
-            except SessionFailed as failed:
-                words = failed.failure.words
+            addresses = reachable(host.addresses, self._identity.source_address)[:_MAX_ADDRESSES]
+            if not addresses:
+                words = f"{host.name} has no address that {self._identity.source_address} could reach"
+            for address in addresses:
+                try:
+                    return await self._ask_host(Peer(host.name, address, self._port), sender)
+                except SessionFailed as failed:
+                    words = failed.failure.words
         return Finding(Standing.UNKNOWN, words)
 
     async def _ask_host(self, peer: Peer, sender: Mailbox) -> Finding:
         seconds = self._seconds
-        step = Timeouts(connect=seconds, greeting=seconds, command=seconds, tls=seconds, quit=1.0)
+        step = Timeouts(connect=seconds / 3, greeting=seconds, command=seconds, tls=seconds, quit=1.0)
         try:
             session = await open_session(peer, self._identity, step, self._tls)
         except SessionFailed as failed:
@@ -165,15 +180,29 @@ class CalloutProbe:
         return Finding(judge(peer.name, rcpt), f"{peer.name or peer.address} says: {rcpt}")
 
 
+def reachable(addresses: Sequence[IPAddress], source_address: str) -> list[IPAddress]:
+    """Those of the source address's family; all when there is none. Pure."""
+    if not source_address:
+        return list(addresses)
+    version = ipaddress.ip_address(source_address).version
+    return [address for address in addresses if address.version == version]
+
+
 class Senders:
     """Answers for the policy: what is known is remembered, what is not is asked."""
 
     def __init__(
-        self, config: RelayConfig, probe: Probe, metrics: Metrics, monotonic: Callable[[], float] = time.monotonic
+        self,
+        config: RelayConfig,
+        probe: Probe,
+        metrics: Metrics,
+        monotonic: Callable[[], float] = time.monotonic,
+        memory: SenderMemory | None = None,
     ) -> None:
         self._probe = probe
         self._metrics = metrics
         self._monotonic = monotonic
+        self._memory = memory
         self._known: dict[Mailbox, tuple[Finding, float]] = {}
         self._asking: dict[Mailbox, asyncio.Task[Finding]] = {}
         self._asked: dict[str, tuple[int, int]] = {}
@@ -181,6 +210,14 @@ class Senders:
         self._verification = SenderVerification()
         self._declared: frozenset[str] = frozenset()
         self.reconfigure(config)
+
+    async def recall(self) -> None:
+        """Go on with what was known before the relay was started."""
+        if self._memory is not None:
+            for sender, seconds in (await self._memory.load()).items():
+                # A clock that was moved must not make an answer good for longer than one may be.
+                until = self._monotonic() + min(seconds, self._verification.present_ttl)
+                self._known[sender] = (Finding(Standing.PRESENT), until)
 
     def reconfigure(self, config: RelayConfig) -> None:
         """Put another policy in force; what is known stays known."""
@@ -190,7 +227,7 @@ class Senders:
     async def check(self, sender: Mailbox) -> tuple[Reply | None, bool]:
         """The refusal, if the policy has one, and whether the sender's existence is unknown."""
         match self._verification.mode:
-            case SenderMode.CALLOUT:
+            case SenderMode.CALLOUT if sender.local.lower() != "postmaster":
                 return self._decided(sender, await self._find(sender))
             case SenderMode.LIST if str(sender).lower() not in self._declared:
                 text = f"the sender <{sender}> is not among those declared for this tenant"
@@ -220,8 +257,12 @@ class Senders:
                 return Finding(Standing.UNKNOWN, f"too many addresses at {sender.domain} were new in this minute")
             task = asyncio.create_task(self._ask(sender))
             self._asking[sender] = task
-        # A client that leaves must not take the answer from the others who wait for it.
-        return await asyncio.shield(task)
+        # Not the task itself is waited for: who leaves must not take the answer from the others, and who has waited
+        # long enough goes on without, while the answer is still fetched for the next one.
+        done, _ = await asyncio.wait({task}, timeout=self._verification.timeout)
+        if done:
+            return task.result()
+        return Finding(Standing.UNKNOWN, f"no answer from the mail host of {sender.domain} in time")
 
     async def _ask(self, sender: Mailbox) -> Finding:
         try:
@@ -239,6 +280,8 @@ class Senders:
         }[finding.standing]
         self._known.pop(sender, None)
         self._known[sender] = (finding, self._monotonic() + seconds)
+        if self._memory is not None and finding.standing is not Standing.UNKNOWN:
+            self._memory.note(sender, seconds if finding.standing is Standing.PRESENT else 0.0)
         while len(self._known) > MAX_KEPT:
             del self._known[next(iter(self._known))]
         self._metrics.callouts.labels(Callout(finding.standing.value).value).inc()

@@ -17,7 +17,15 @@ from pathlib import Path
 
 import msgspec
 
-from malote_relay.config.accepting import Limits, Listen, SenderMode, SenderVerification, UnknownSender
+from malote_relay.config.accepting import (
+    Limits,
+    Listen,
+    SenderMode,
+    SenderVerification,
+    SignIn,
+    Trace,
+    UnknownSender,
+)
 from malote_relay.config.bounces import Bounces
 from malote_relay.config.check import KEYS_DIRECTORY, complaint, is_address
 from malote_relay.config.fields import ConfigError
@@ -53,8 +61,10 @@ __all__ = [
     "SenderVerification",
     "Shaping",
     "ShapingLimits",
+    "SignIn",
     "Submission",
     "TogetherLimits",
+    "Trace",
     "UnknownSender",
     "configuration_hash",
     "decode",

@@ -31,6 +31,12 @@ def _names(config: RelayConfig) -> str:
             f"delivery.heloName: {helo_name!r} is not a host name: write the name that the address mail "
             "leaves from has in the DNS"
         )
+    helo_name = config.sender_verification.helo_name
+    if helo_name and not is_host_name(helo_name):
+        return (
+            f"senderVerification.heloName: {helo_name!r} is not a host name: write the name that "
+            'senderVerification.sourceAddress has in the DNS, or "" for that of delivery'
+        )
     return ""
 
 
@@ -45,7 +51,16 @@ def _addresses(config: RelayConfig) -> str:
     for number, address in enumerate(config.resolver.nameservers):
         if not is_address(address):
             return f"resolver.nameservers[{number}]: {address!r} is not an IP address: a resolver is named by one"
-    return network_complaint("delivery.allowNetworks", config.delivery.allow_networks)
+    return network_complaint("delivery.allowNetworks", config.delivery.allow_networks) or network_complaint(
+        "listen.proxyNetworks", config.listen.proxy_networks
+    )
+
+
+def _postmaster(config: RelayConfig) -> str:
+    postmaster = config.submission.postmaster
+    if postmaster and not _PLAIN_MAILBOX.fullmatch(postmaster):
+        return f"submission.postmaster: {postmaster!r} is not a mailbox: write user@domain in ASCII"
+    return ""
 
 
 def _accounts(config: RelayConfig) -> str:
@@ -135,6 +150,7 @@ _CHECKS: Final[tuple[Callable[[RelayConfig], str], ...]] = (
     _addresses,
     _accounts,
     _domains,
+    _postmaster,
     _notices,
     _bounces,
     _shaping,
@@ -143,6 +159,13 @@ _CHECKS: Final[tuple[Callable[[RelayConfig], str], ...]] = (
 
 _NAME: Final = re.compile(r"(?!.{254})[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*")
 """Labels of letters, digits and hyphens (RFC 1123 section 2.1); underscores are found in domains and selectors."""
+
+
+_LABEL: Final = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_PLAIN_MAILBOX: Final = re.compile(
+    r"(?=[^@]{1,64}@[^@]{4,150}\Z)[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*"
+    rf"@(?:{_LABEL}\.)+[A-Za-z][A-Za-z0-9-]{{0,60}}[A-Za-z0-9]"
+)
 
 
 def is_host_name(name: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from malote_relay.config.accepting import Limits, Listen, SenderVerification
+from malote_relay.config.accepting import Limits, Listen, SenderVerification, SignIn, Trace
 from malote_relay.config.bounces import Bounces
 from malote_relay.config.fields import Struct, Text
 from malote_relay.config.notices import Notices
@@ -32,4 +32,6 @@ class RelayConfig(Struct, frozen=True, kw_only=True):
     resolver: Resolver = Resolver()
     listen: Listen = Listen()
     limits: Limits = Limits()
+    sign_in: SignIn = SignIn()
+    trace: Trace = Trace()
     rehearsal: Rehearsal = Rehearsal()

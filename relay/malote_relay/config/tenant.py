@@ -69,7 +69,12 @@ class Plan(Struct, frozen=True, kw_only=True):
 
 
 class Submission(Struct, frozen=True, kw_only=True):
-    """Whether mail is taken at all; `reason` is what a client reads while it is not."""
+    """Whether mail is taken at all; `reason` is what a client reads while it is not.
+
+    `postmaster` is where mail for <postmaster> without a domain goes (RFC 5321 section 4.5.1); "" means to
+    that of the domain it comes from.
+    """
 
     open: bool = False
     reason: str = "the tenant is not ready to send"
+    postmaster: str = ""

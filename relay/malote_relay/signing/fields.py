@@ -46,6 +46,8 @@ SIGNED: Final = (
     b"list-archive",
 )
 
+_MORE: Final = frozenset(OVERSIGNED)
+
 
 def select(fields: Sequence[tuple[bytes, bytes]]) -> tuple[list[bytes], bytes]:
     """The names for `h=` and the canonical text of the fields they stand for.
@@ -57,8 +59,10 @@ def select(fields: Sequence[tuple[bytes, bytes]]) -> tuple[list[bytes], bytes]:
         by_name.setdefault(name.rstrip(b" \t").lower(), []).append(value)
     names: list[bytes] = []
     text: list[bytes] = []
-    for name in OVERSIGNED + SIGNED:
-        values = by_name.get(name, ())
-        names += [name] * (len(values) + (name in OVERSIGNED))
-        text += [canonical.header_field(name, value) for value in reversed(values)]
+    for name in (*OVERSIGNED, *(name for name in SIGNED if name in by_name)):
+        for value in reversed(by_name.get(name, ())):
+            names.append(name)
+            text.append(canonical.header_field(name, value))
+        if name in _MORE:
+            names.append(name)
     return names, b"".join(text)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
 from malote_relay.config import ConfigError, RelayConfig
 from malote_relay.signing import canonical, fields, keys
 from malote_relay.signing.keys import SigningKey
+from malote_relay.signing.threads import Threads
 
 _BLOCK: Final = 256 * 1024
 _LINE: Final = 76
-_pool: Final = ThreadPoolExecutor(max(2, min(4, os.cpu_count() or 1)), thread_name_prefix="dkim")
+_threads: Final = Threads(max(2, min(4, os.cpu_count() or 1)), "dkim")
 
 
 class Signer:
@@ -52,13 +52,20 @@ class Signer:
 
         Folded, each with its CRLF. Raises KeyError for a domain that has no key.
         """
+        return await _threads.run(partial(signature_fields, domain, self._keys(domain), content, self._now()))
+
+    def sign_here(self, domain: str, content: bytes) -> bytes:
+        """The same in the calling thread, for a process that has nothing better to do meanwhile."""
+        return signature_fields(domain, self._keys(domain), content, self._now())
+
+    def _keys(self, domain: str) -> Sequence[SigningKey]:
         own = self._domains[domain]
         if not own:
             raise KeyError(domain)
-        timestamp = int(self._clock())
-        return await asyncio.get_running_loop().run_in_executor(
-            _pool, signature_fields, domain, own, content, timestamp
-        )
+        return own
+
+    def _now(self) -> int:
+        return int(self._clock())
 
 
 def signature_fields(domain: str, own: Sequence[SigningKey], content: bytes | Path, timestamp: int) -> bytes:

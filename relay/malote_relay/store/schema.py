@@ -88,6 +88,9 @@ CREATE INDEX events_by_message ON events (message);
 MIGRATIONS: Final[tuple[str, ...]] = (_TABLES, _DSN, _ASKING)
 """Script number n turns version n into n + 1; `PRAGMA user_version` says where a file stands."""
 
+_STATEMENTS: Final = 320
+"""Statements kept prepared: some have a text for each number of rows in them (`transactions`)."""
+
 _OLDEST_SQLITE: Final = (3, 35, 0)  # RETURNING
 
 
@@ -101,7 +104,9 @@ def connect(path: Path, *, read_only: bool = False, journal: str = "WAL") -> sql
         raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old: 3.35 or newer is needed")
     if not read_only:
         path.touch(mode=0o600)  # the log and the index beside it get the same mode
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30.0)
+    connection = sqlite3.connect(
+        path, isolation_level=None, check_same_thread=False, timeout=30.0, cached_statements=_STATEMENTS
+    )
     try:
         if read_only:
             connection.execute("PRAGMA query_only = ON")

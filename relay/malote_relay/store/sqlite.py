@@ -198,7 +198,8 @@ class SqliteStore:
         return self._writer
 
     async def _submit(self, operation: Operation) -> Any:
-        return await asyncio.shield(self._open_writer().submit(operation))
+        # A caller that is cancelled ends the future and not the operation: the writer's thread knows no futures.
+        return await self._open_writer().submit(operation)
 
     async def _read(self, query: Any, *arguments: Any) -> Any:
         if self._reading is None:

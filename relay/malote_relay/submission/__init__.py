@@ -2,18 +2,23 @@
 
 A message's way in, one file a station::
 
-    server.py     listeners, how many sessions there may be, the graceful end
-    listener.py   TLS from the first octet: the handshake, once there is a place for the client
+    server.py     listeners, who finds a place, the graceful end
+    listener.py   the sockets; connections accepted; the handshake of TLS, once there is a place for the client
+    proxy.py      the client's address by the PROXY protocol;  client.py  who counts as one client
+    admission.py  how many sessions and connections a client may have;  crowd.py  how many sessions there are
     wire.py       one connection on aiosmtpd: command lines in, replies out in batches, TLS, time-outs
     session.py    the dialogue, aiosmtpd's commands and ours: EHLO, STARTTLS, AUTH, MAIL, RCPT, DATA …
     commands.py   a command line taken apart;  address.py  paths and mailboxes (RFC 5321)
-    auth.py       PLAIN and LOGIN, and what a failure costs
-    data.py       DATA in blocks, to CRLF.CRLF and nothing else (no smuggling)
+    signin.py     AUTH in the dialogue;  auth.py  PLAIN and LOGIN;  guard.py  what a failure costs
+    dsn.py        what is asked for with DSN
+    transfer.py   the content on its way in, by DATA or BDAT
+    data.py       DATA in blocks, to CRLF.CRLF and nothing else (no smuggling); chunks; the rules for both
     body.py       where the content waits: in memory, or on disk when it is large
     headers.py    the header section taken apart, and the address in From
     policy.py     who may send what: pure decisions;  replies.py  the words they are told in
     hygiene.py    what is added to and taken from a message before it is signed
-    acceptance.py the door: policy, sender check, signature, charge, commit; only then 250
+    acceptance.py the door: policy, sender check, signature; then the desk
+    desk.py       the desk: charge and commit; only then 250
 
 The decisions are pure functions, tested without a socket. What cannot be understood without doubt is refused:
 a relay that guesses can be made to sign what its tenant never wrote.

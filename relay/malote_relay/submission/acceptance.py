@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -18,14 +17,15 @@ import structlog
 
 from malote_relay.clock import Clock
 from malote_relay.config import Account
-from malote_relay.metrics import Metrics, Refused
-from malote_relay.quota import HourWindow, OverLimit, Reservation
-from malote_relay.store.model import DiskFull, NewMessage, NewRecipient, Queued, Store, StoreError
+from malote_relay.metrics import Refused
+from malote_relay.quota import OverLimit, Reservation
+from malote_relay.store.model import NO_DSN, DsnRequest, NewMessage, NewRecipient, Notify
 from malote_relay.store.names import new_message_id
 from malote_relay.submission import headers, hygiene, replies
 from malote_relay.submission.address import Mailbox
 from malote_relay.submission.body import Body, NoRoom, Spool, copy_behind
-from malote_relay.submission.commands import Mail
+from malote_relay.submission.commands import Mail, Rcpt
+from malote_relay.submission.desk import Desk
 from malote_relay.submission.headers import HeaderError
 from malote_relay.submission.policy import Rules, over_limit
 from malote_relay.submission.replies import Reply
@@ -50,21 +50,33 @@ class ChecksSenders(Protocol):
         ...
 
 
-Offer = Callable[[Sequence[Queued], bytes | Path], None]
-"""Told of all that was just accepted, held recipients included, with the content at hand, so that delivery needs not
-read it again. A file is no longer where it was written: the store has taken it over."""
+class Counts(Protocol):
+    """What counts refusals; `malote_relay.metrics.Metrics` does it."""
+
+    def refused(self, reason: Refused) -> None:
+        """Count one refusal."""
+        ...
 
 
 @dataclass(slots=True)
 class Transaction:
-    """From MAIL to the end of DATA: the envelope, and the units of the hour it has reserved."""
+    """From MAIL to the end of the content: the envelope, and the units of the hour it has reserved."""
 
     account: Account
-    sender: Mailbox | None
-    smtputf8: bool = False
+    mail: Mail
     sender_unknown: bool = False
-    recipients: list[Mailbox] = field(default_factory=list)
+    recipients: dict[Mailbox, DsnRequest] = field(default_factory=dict)
     units: list[Reservation] = field(default_factory=list)
+
+    @property
+    def sender(self) -> Mailbox | None:
+        """The reverse-path; None for the null one."""
+        return self.mail.sender
+
+    @property
+    def smtputf8(self) -> bool:
+        """Whether the client asked for SMTPUTF8."""
+        return self.mail.smtputf8
 
 
 class Door:
@@ -76,21 +88,18 @@ class Door:
         rules: Rules,
         signer: Signs,
         senders: ChecksSenders,
-        store: Store,
-        window: HourWindow,
+        desk: Desk,
+        spool: Spool,
         clock: Clock,
-        metrics: Metrics,
-        offer: Offer,
+        metrics: Counts,
     ) -> None:
         self.rules = rules
         self.signer = signer
-        self.spool = Spool(store.incoming, rules.config.limits)
-        self.metrics = metrics
+        self.spool = spool
+        self._metrics = metrics
         self._senders = senders
-        self._store = store
-        self._window = window
+        self._desk = desk
         self._clock = clock
-        self._offer = offer
 
     def reconfigure(self, rules: Rules, signer: Signs) -> None:
         """Put a new configuration in force, from the next command of every session on."""
@@ -112,34 +121,44 @@ class Door:
             refusal, unknown = await self._senders.check(mail.sender)
             if refusal is not None:
                 return refusal
-        return Transaction(account, mail.sender, mail.smtputf8, unknown)
+        return Transaction(account, mail, unknown)
 
-    def add_recipient(self, transaction: Transaction, recipient: Mailbox) -> Reply:
-        """RCPT TO: takes a unit of the hour. A recipient named twice gets one message and costs one unit."""
-        if recipient in transaction.recipients:
+    async def add_recipient(self, transaction: Transaction, rcpt: Rcpt) -> Reply:
+        """RCPT TO: takes a unit of the hour.
+
+        A recipient named twice gets one message and costs one unit. Its sender then hears what either asked for,
+        under the first one's ORCPT.
+        """
+        recipient, request = rcpt.recipient, _dsn_request(transaction.mail, rcpt)
+        if (before := transaction.recipients.get(recipient)) is not None:
+            transaction.recipients[recipient] = _either(before, request)
             return replies.RECIPIENT_OK
         plan = self.rules.config.plan
         if len(transaction.recipients) >= plan.max_recipients:
             return replies.too_many_recipients(plan.max_recipients)
-        unit = self._window.reserve(self._clock.now())
+        unit = await self._desk.reserve()
         if isinstance(unit, OverLimit):
             return over_limit(plan, unit)
-        transaction.recipients.append(recipient)
+        transaction.recipients[recipient] = request
         transaction.units.append(unit)
         return replies.RECIPIENT_OK
 
     def abandon(self, transaction: Transaction) -> None:
         """Give back what an unfinished transaction has taken. Harmless after `accept`."""
-        for unit in transaction.units:
-            self._window.release(unit)
+        self._desk.release(transaction.units)
         transaction.units.clear()
 
     def body(self) -> Body:
         """A place for a message's content."""
-        return Body(self.spool, f"{_random.getrandbits(96):024x}")
+        return Body(self.spool, f"{self.spool.prefix}{_random.getrandbits(96):024x}")
 
-    async def accept(self, transaction: Transaction, body: Body, protocol: str) -> Reply:
-        """The content is complete: refuse it, or keep it. A positive reply means on disk, synced."""
+    async def accept(
+        self, transaction: Transaction, body: Body, protocol: str, client: hygiene.Client | None = None
+    ) -> Reply:
+        """The content is complete: refuse it, or keep it. A positive reply means on disk, synced.
+
+        `protocol` and, if the configuration wants it, `client` go into the Received field.
+        """
         rules, signer = self.rules, self.signer
         # Asked again: the configuration may have changed while the message came in.
         account = rules.accounts.get(transaction.account.username, transaction.account)
@@ -170,6 +189,7 @@ class Door:
             queue_id=queue_id,
             from_domain=author.domain,
             at=now,
+            client=client if rules.config.trace.client else None,
         )
         try:
             content = await _signed(body, header, offset, author.domain, signer)
@@ -179,18 +199,15 @@ class Door:
             return replies.NO_ROOM
         addresses = [str(recipient) for recipient in transaction.recipients]
         non_ascii = not (header.isascii() and "".join((*addresses, str(transaction.sender))).isascii())
-        # Between charging and handing to the store nothing may be awaited: both see messages in one order.
-        charges = self._window.charge(transaction.units, self._clock.now())
-        transaction.units.clear()
         message = NewMessage(
             id=queue_id,
             account=account.name,
             reverse_path=str(transaction.sender or ""),
             header_from=str(author),
             message_id=message_id,
-            recipients=[
-                NewRecipient(address, charge.hour, charge.not_before)
-                for address, charge in zip(addresses, charges, strict=True)
+            recipients=[  # the desk charges them
+                NewRecipient(address, hour=0, dsn=request)
+                for address, request in zip(addresses, transaction.recipients.values(), strict=True)
             ],
             content=content,
             size=size,
@@ -199,33 +216,36 @@ class Door:
             smtputf8=transaction.smtputf8 and non_ascii,
             sender_unknown=unknown,
         )
-        try:
-            queued = await self._store.accept(message)
-        except StoreError as error:
-            self._window.refund(charges)
-            _log.warning("not stored", account=transaction.account.username, error=str(error))
-            return replies.NO_ROOM if isinstance(error, DiskFull) else replies.INTERNAL_ERROR
-        # Held recipients too, and nothing awaited since `accept`: their hour may begin at any moment.
-        self._offer(queued, content)
-        self.metrics.accepted(account.name, len(addresses))
-        held = sum(charge.held for charge in charges)
-        _log.info(
-            "accepted",
-            id=queue_id,
-            account=account.name,
-            size=size,
-            recipients=len(addresses),
-            held=held,
-            unknown=unknown,
-        )
-        return replies.accepted(queue_id)
+        units, transaction.units = transaction.units, []
+        return await self._desk.take(message, units)
+
+    def turned_away(self, reply: Reply) -> None:
+        """Count a refusal that is not worth a line in the log: there may be very many."""
+        if reply.refused is not None:
+            self._metrics.refused(reply.refused)
 
     def refused(self, reply: Reply, account: Account | None) -> None:
         """Count a refusal, and say it in the log."""
         if reply.refused is not None:
-            self.metrics.refused(reply.refused)
+            self._metrics.refused(reply.refused)
             name = account.name if account is not None else ""
             _log.info("refused", reason=reply.refused.value, account=name, reply=f"{reply.code} {reply.text}")
+
+
+def _dsn_request(mail: Mail, rcpt: Rcpt) -> DsnRequest:
+    if rcpt.notify is None and not (rcpt.orcpt or mail.envid or mail.ret):
+        return NO_DSN
+    notify = Notify.DEFAULT if rcpt.notify is None else rcpt.notify
+    return DsnRequest(notify, rcpt.notify is not None, rcpt.orcpt, mail.envid, mail.ret)
+
+
+def _either(first: DsnRequest, second: DsnRequest) -> DsnRequest:
+    return replace(
+        first,
+        notify=first.notify | second.notify,
+        asked=first.asked or second.asked,
+        orcpt=first.orcpt or second.orcpt,
+    )
 
 
 async def _signed(body: Body, header: bytes, offset: int, domain: str, signer: Signs) -> bytes | Path:
@@ -242,4 +262,4 @@ async def _signed(body: Body, header: bytes, offset: int, domain: str, signer: S
     return final
 
 
-__all__ = ["Door", "Offer", "Refused", "Signs", "Transaction"]
+__all__ = ["Door", "Refused", "Signs", "Transaction"]

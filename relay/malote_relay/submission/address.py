@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
 
 MAX_LOCAL_PART = 64
 MAX_DOMAIN = 255
@@ -57,6 +58,7 @@ def domain(text: str) -> str:
     return name
 
 
+@lru_cache(maxsize=1024)  # a tenant has few senders, and each stands in MAIL and in the header
 def mailbox(text: str) -> Mailbox:
     """`local@domain`. Raises AddressError."""
     local, at, host = text.rpartition("@")
@@ -82,6 +84,21 @@ def take_path(text: str) -> tuple[str, str]:
     text = text.lstrip(" ")
     if not text.startswith("<"):
         raise AddressError("write the address in <angle brackets>")
+    end = _closing(text)
+    if end < 0:
+        raise AddressError("the closing > of the address is missing")
+    inside, rest = text[1:end], text[end + 1 :]
+    if rest and not rest.startswith(" "):
+        raise AddressError("a space is missing after the >")
+    route = _SOURCE_ROUTE.match(inside)
+    return (inside[route.end() :] if route else inside), rest.strip(" ")
+
+
+def _closing(text: str) -> int:
+    """Where the first ">" is that no quoted string contains; -1 for nowhere."""
+    end = text.find(">")
+    if '"' not in text[:end]:
+        return end
     quoted = escaped = False
     for index, character in enumerate(text):
         if escaped:
@@ -91,14 +108,8 @@ def take_path(text: str) -> tuple[str, str]:
         elif character == '"':
             quoted = not quoted
         elif character == ">" and not quoted:
-            inside, rest = text[1:index], text[index + 1 :]
-            break
-    else:
-        raise AddressError("the closing > of the address is missing")
-    if rest and not rest.startswith(" "):
-        raise AddressError("a space is missing after the >")
-    route = _SOURCE_ROUTE.match(inside)
-    return (inside[route.end() :] if route else inside), rest.strip(" ")
+            return index
+    return -1
 
 
 def _misleads(local: str) -> bool:

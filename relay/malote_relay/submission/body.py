@@ -32,14 +32,24 @@ class NoRoom(Exception):
 
 
 class Spool:
-    """What all bodies share: the folder for large ones, and the caps."""
+    """What all bodies share: the folder for large ones, how names in it begin, and the caps.
 
-    def __init__(self, folder: Path, limits: Limits) -> None:
+    `share` is how many processes have the cap on what is in flight between them.
+    """
+
+    def __init__(self, folder: Path, limits: Limits, prefix: str = "", share: int = 1) -> None:
         self.folder = folder
         self.limits = limits
+        self.prefix = prefix
+        self._share = share
         self.in_flight = 0
         self._free = 0
         self._looked_at = -_LOOK_AGAIN
+
+    @property
+    def most_in_flight(self) -> int:
+        """Octets that may be in flight here."""
+        return self.limits.max_body_bytes_in_flight // self._share
 
     def has_room(self, size: int) -> bool:
         """Whether the disk can take `size` octets more (beside what is coming in) above the floor."""
@@ -58,12 +68,16 @@ class Body:
 
     def __init__(self, spool: Spool, name: str) -> None:
         self._spool = spool
-        self._path = spool.folder / name
+        self._name = name
         self._head = bytearray()
         self._file: BinaryIO | None = None
         self._reserved = 0
         self.size = 0
         self.eight_bit = False
+
+    @property
+    def _path(self) -> Path:
+        return self._spool.folder / self._name
 
     @property
     def head(self) -> bytes:
@@ -99,6 +113,8 @@ class Body:
             self._write(bytes(self._head))
             take = IN_MEMORY - len(self._head)
             self._head += content[:take]
+        elif not self._spool.has_room(0):
+            raise NoRoom(flight=False)
         self._write(content)
 
     def with_header(self, header: bytes, offset: int) -> bytes | Path:
@@ -125,7 +141,7 @@ class Body:
                 path.unlink(missing_ok=True)
 
     def _reserve(self, count: int) -> None:
-        if self._spool.in_flight + count > self._spool.limits.max_body_bytes_in_flight:
+        if self._spool.in_flight + count > self._spool.most_in_flight:
             raise NoRoom(flight=True)
         self._spool.in_flight += count
         self._reserved += count

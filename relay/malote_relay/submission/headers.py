@@ -14,6 +14,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from malote_relay.submission.address import MISLEADING, AddressError, Mailbox, mailbox
 
@@ -36,12 +37,18 @@ _ONCE = frozenset((b"date", b"reply-to", b"to", b"cc", b"message-id", b"in-reply
 """RFC 5322 section 3.6, without From and Sender, which the policy asks for, and Bcc, which is removed."""
 
 
+MAX_FIELDS: Final = 1000
+"""Fields in a header section: real messages have some dozens."""
+
+MAX_ORIGINATOR: Final = 4096
+"""Characters in a field that names who sends."""
+
+
 class HeaderError(ValueError):
     """The header section cannot be read without doubt; the message says where and why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """One header field: its name in lower case, and its octets as they stand, CRLF included."""
 
     name: bytes
@@ -78,20 +85,25 @@ def split(content: bytes) -> tuple[list[Field], int]:
             raws[-1] += line + b"\r\n"
             continue
         name, colon, _ = line.partition(b":")
-        if colon and _NAME.match(name.rstrip(b" \t")) and name[-1:] in (b" ", b"\t"):
-            label = name.decode("ascii").rstrip()
-            raise HeaderError(f"line {number} of the header has a blank before the colon: write '{label}:'")
         if not colon or not _NAME.match(name):
+            if colon and _NAME.match(name.rstrip(b" \t")):
+                label = name.decode("ascii").rstrip()
+                raise HeaderError(f"line {number} of the header has a blank before the colon: write '{label}:'")
             raise HeaderError(f"line {number} is no header field (an empty line must stand before the body)")
         names.append(name.lower())
         raws.append(line + b"\r\n")
+    if len(names) > MAX_FIELDS:
+        raise HeaderError(f"the message has {len(names)} header fields: {MAX_FIELDS} are allowed")
     fields = [Field(name, raw) for name, raw in zip(names, raws, strict=True)]
     return fields, len(section)
 
 
 def refuse_repeated(fields: Sequence[Field]) -> None:
     """Raise HeaderError when a field stands more than once that may not: readers differ in which one they show."""
-    for name, count in Counter(field.name for field in fields).items():
+    names = [field.name for field in fields]
+    if len(set(names)) == len(names):
+        return
+    for name, count in Counter(names).items():
         if count > 1 and name in _ONCE:
             label = _label_of(name)
             raise HeaderError(f"the message has {count} {label} fields: one is allowed (RFC 5322 section 3.6)")
@@ -113,6 +125,8 @@ def only_mailbox(field: Field) -> Mailbox:
 def mailboxes(field: Field) -> list[Mailbox]:
     """The mailboxes of a field that is a mailbox-list (RFC 5322 section 3.4). Raises HeaderError."""
     value = field.value
+    if len(value) > MAX_ORIGINATOR:
+        raise HeaderError(f"{_label(field)} is too long: {MAX_ORIGINATOR} characters are allowed")
     simple = _SIMPLE.match(value)
     if simple and ("<" in value) == bool(simple[2]):  # the common forms, without the scanner
         return [_mailbox(simple[1], field)]

@@ -8,6 +8,7 @@ one-click unsubscription (RFC 8058). Domains match exactly: a subdomain is a dom
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import time
 from collections.abc import Sequence
@@ -15,12 +16,13 @@ from collections.abc import Sequence
 from malote_relay.config import Account, AccountClass, Domain, OverLimitReply, Plan, RelayConfig
 from malote_relay.metrics import Refused
 from malote_relay.quota import OverLimit
-from malote_relay.submission.address import Mailbox
+from malote_relay.submission.address import Mailbox, mailbox
 from malote_relay.submission.headers import Field, HeaderError, mailboxes, named, only_mailbox
 from malote_relay.submission.hygiene import MAX_RECEIVED, is_looping
 from malote_relay.submission.replies import Reply, malformed
 
 _OTHER_ORIGINATORS = (b"sender", b"resent-from", b"resent-sender")
+_OTHERS = frozenset(_OTHER_ORIGINATORS)
 _HTTPS_URI = re.compile(r"<\s*https://[^\s<>]+\s*>", re.IGNORECASE)
 
 
@@ -31,6 +33,9 @@ class Rules:
         self.config = config
         self.accounts = {account.username: account for account in config.accounts}
         self.domains = {domain.name: domain for domain in config.domains}
+        postmaster = config.submission.postmaster
+        self._postmaster = mailbox(postmaster) if postmaster else None
+        self.proxy_networks = tuple(ipaddress.ip_network(network) for network in config.listen.proxy_networks)
 
     def may_submit(self, account: Account) -> Reply | None:
         """Whether this account may start a transaction now."""
@@ -50,6 +55,15 @@ class Rules:
             return Reply(550, "5.7.1", f"the sender <{sender}> is refused: {problem}", Refused.DOMAIN)
         return None
 
+    def postmaster(self, sender: Mailbox | None) -> Mailbox | None:
+        """Who gets mail for <postmaster> without a domain (RFC 5321 section 4.5.1), from this reverse-path.
+
+        The relay is one tenant's: without anybody named for it, the postmaster is that of the sender's own domain.
+        """
+        if self._postmaster is not None or sender is None:
+            return self._postmaster
+        return Mailbox("postmaster", sender.domain)
+
     def header(self, fields: Sequence[Field], account: Account) -> Mailbox | Reply:
         """The author's mailbox when the header section is acceptable from this account, else the refusal."""
         if is_looping(fields):
@@ -57,7 +71,7 @@ class Rules:
             return Reply(554, "5.4.6", text, Refused.LOOP)
         try:
             author = _author(fields)
-            others = [(field, box) for name in _OTHER_ORIGINATORS for field, box in _originators(fields, name)]
+            others = _other_originators(fields)
         except HeaderError as error:
             return Reply(550, "5.6.0", f"{error}", Refused.HEADER_FROM)
         if problem := self._domain_problem(author.domain):
@@ -100,6 +114,12 @@ def _author(fields: Sequence[Field]) -> Mailbox:
         count = "no" if not found else "more than one"
         raise HeaderError(f"the message has {count} From field: exactly one is needed")
     return only_mailbox(found[0])
+
+
+def _other_originators(fields: Sequence[Field]) -> list[tuple[Field, Mailbox]]:
+    if all(field.name not in _OTHERS for field in fields):  # as in nearly every message
+        return []
+    return [(field, box) for name in _OTHER_ORIGINATORS for field, box in _originators(fields, name)]
 
 
 def _originators(fields: Sequence[Field], name: bytes) -> list[tuple[Field, Mailbox]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,13 +16,15 @@ from typing import Final
 from malote_relay.config import CERTIFICATE_FILE, CERTIFICATE_KEY_FILE, ConfigError
 from malote_relay.submission import replies
 from malote_relay.submission.acceptance import Door
-from malote_relay.submission.auth import Guard
-from malote_relay.submission.listener import TlsListener
+from malote_relay.submission.admission import Admission
+from malote_relay.submission.client import network
+from malote_relay.submission.crowd import Crowd
+from malote_relay.submission.guard import Guard
+from malote_relay.submission.listener import Listener, Networks, Places, bind
 from malote_relay.submission.replies import Reply
 from malote_relay.submission.session import Session
 
-_BACKLOG: Final = 1024
-_HANDSHAKE_SECONDS: Final = 30.0
+BACKLOG: Final = 1024
 
 
 def tls_context(directory: Path) -> ssl.SSLContext:
@@ -48,13 +49,13 @@ def tls_context(directory: Path) -> ssl.SSLContext:
 class SubmissionServer:
     """The submission listeners of one relay."""
 
-    def __init__(self, door: Door, context: ssl.SSLContext) -> None:
+    def __init__(self, door: Door, context: ssl.SSLContext, crowd: Crowd) -> None:
         self._door = door
-        self._guard = Guard()
+        self.guard = Guard()
         self._context = context
-        self._sessions: dict[Session, str] = {}  # and their clients' addresses
-        self._by_client: Counter[str] = Counter()
-        self._servers: list[asyncio.Server | TlsListener[Session]] = []
+        self._admission = Admission(crowd)
+        self._sessions: dict[Session, str] = {}  # and who their clients are for the limits
+        self._servers: list[Listener[Session]] = []
         self._stopping = False
         self.submission_port = 0
         self.submissions_port = 0
@@ -68,22 +69,15 @@ class SubmissionServer:
         """Use another certificate from the next handshake on."""
         self._context = context
 
-    async def start(self) -> None:
-        """Listen. Raises OSError with words for people."""
-        listen = self._door.rules.config.listen
-        loop = asyncio.get_running_loop()
-        tls = TlsListener(lambda: self._context, self._admit, self._leave, _HANDSHAKE_SECONDS)
-        port = listen.submission_port
-        try:
-            server = await loop.create_server(self._session, listen.address or None, port, backlog=_BACKLOG)
-            self._servers.append(server)
-            self.submission_port = server.sockets[0].getsockname()[1]
-            port = listen.submissions_port
-            self.submissions_port = tls.start(listen.address, port, _BACKLOG)
-            self._servers.append(tls)
-        except OSError as error:
-            where = f"{listen.address or '*'}:{port}"
-            raise OSError(error.errno, f"cannot listen on {where}: {error.strerror or error}") from error
+    async def start(self, places: Places | None = None) -> None:
+        """Take clients from these sockets, or from those that the configuration says. Raises OSError, with words."""
+        places = places or bind(self._door.rules.config.listen)
+        plain = Listener(None, self._session, self._leave, self._proxies)
+        tls = Listener(lambda: self._context, self._admit, self._leave, self._proxies)
+        for listener, sockets in ((plain, places.submission), (tls, places.submissions)):
+            listener.start(sockets, BACKLOG)
+            self._servers.append(listener)
+        self.submission_port, self.submissions_port = places.ports
 
     async def stop(self, grace: float) -> None:
         """Let the transactions under way finish, for at most `grace` seconds; new sessions read 421 meanwhile."""
@@ -94,10 +88,7 @@ class SubmissionServer:
         while self._tasks() and asyncio.get_running_loop().time() < deadline:
             await asyncio.wait(self._tasks(), timeout=0.1)
         for server in self._servers:
-            if isinstance(server, TlsListener):
-                await server.close()
-            else:
-                server.close()
+            await server.close()
         for session in list(self._sessions):
             session.interrupt()
         if self._tasks():
@@ -110,47 +101,55 @@ class SubmissionServer:
     def _tasks(self) -> list[asyncio.Task[None]]:
         return [one.task for one in self._sessions if one.task is not None and not one.task.done()]
 
-    def _session(self) -> Session:
-        return Session(self._door, self._guard, lambda: self._context, self._place)
+    # What sessions ask for (`signin.Host`).
 
-    def _admit(self, client: str) -> Session | None:
-        """A place for a client whose handshake begins now, or None: in clear no refusal would be understood."""
-        session = self._session()
-        if self._enter(session, client) is None:
-            return session
-        self._leave(session)
-        return None
+    @property
+    def context(self) -> ssl.SSLContext:
+        """The TLS context in force."""
+        return self._context
 
     @contextmanager
-    def _place(self, session: Session) -> Iterator[Reply | None]:
+    def place(self, session: Session) -> Iterator[Reply | None]:
         """A place for a session as long as it lasts; the refusal, when there is none."""
         refusal = replies.STOPPING if self._stopping else None
         if session not in self._sessions:  # not admitted before a handshake
-            refusal = self._enter(session, session.client)
+            refusal = self._enter(session)
         try:
             yield refusal
         finally:
             self._leave(session)
 
-    def _enter(self, session: Session, client: str) -> Reply | None:
-        """Count a session. Gives the refusal when there is no room for it."""
-        self._sessions[session] = client
-        self._by_client[client] += 1
-        self._door.metrics.sessions.set(len(self._sessions))
-        limits = self._door.rules.config.limits
-        if self._stopping:
-            return replies.STOPPING
-        if len(self._sessions) > limits.max_sessions:
-            return replies.TOO_MANY_SESSIONS
-        if self._by_client[client] > limits.max_sessions_per_client:
-            return replies.TOO_MANY_SESSIONS_HERE
+    def signed_in(self, session: Session) -> None:
+        """The session's client has shown who it is."""
+        self._admission.signed_in(self._sessions[session])
+
+    # What the listeners ask for.
+
+    def _proxies(self) -> Networks:
+        return self._door.rules.proxy_networks
+
+    def _session(self, client: str) -> Session:
+        return Session(self._door, self, client)
+
+    def _admit(self, client: str) -> Session | None:
+        """A place for a client whose handshake begins now, or None: in clear no refusal would be understood."""
+        session = self._session(client)
+        if self._enter(session) is None:
+            return session
+        self._leave(session)
         return None
 
+    def _enter(self, session: Session) -> Reply | None:
+        """Count a session. Gives the refusal when there is no room for it."""
+        self._sessions[session] = who = network(session.client)
+        refusal = self._admission.enter(who, self._door.rules.config.limits)
+        if self._stopping:
+            return replies.STOPPING
+        if refusal is not None:
+            self._door.turned_away(refusal)
+        return refusal
+
     def _leave(self, session: Session) -> None:
-        client = self._sessions.pop(session, None)
-        if client is None:
-            return
-        self._by_client[client] -= 1
-        if not self._by_client[client]:
-            del self._by_client[client]
-        self._door.metrics.sessions.set(len(self._sessions))
+        who = self._sessions.pop(session, None)
+        if who is not None:
+            self._admission.leave(who)

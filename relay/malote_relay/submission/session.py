@@ -4,50 +4,40 @@ The commands are aiosmtpd's `smtp_*` and `auth_*` methods. EHLO, HELO, NOOP, RSE
 in our words (`Answers`, `_OUR_WORDS`); what a message depends on is written here.
 
 The state is small: what the client called itself and who is signed in (aiosmtpd's session), whether TLS is on, the
-open transaction. STARTTLS resets all of it (RFC 3207 section 4.2); EHLO and RSET end the transaction, and so does
-every end of the session, whatever its cause: reserved units always go back.
+open transaction, and the content that has come in chunks. STARTTLS resets all of it (RFC 3207 section 4.2); EHLO and
+RSET end the transaction, and so does every end of the session, whatever its cause: reserved units always go back.
 """
 
 from __future__ import annotations
 
-import asyncio
-import ssl
-from base64 import b64encode
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Any, Final
+from dataclasses import replace
+from typing import Final
 
 import structlog
-from aiosmtpd.smtp import AuthResult, Envelope, LoginPassword
+from aiosmtpd.smtp import Envelope
 from aiosmtpd.smtp import Session as ClientState
 
-from malote_relay.config import Account
-from malote_relay.submission import auth, commands, replies
+from malote_relay.submission import commands, hygiene, replies
 from malote_relay.submission.acceptance import Door, Transaction
-from malote_relay.submission.body import Body, NoRoom
 from malote_relay.submission.commands import CommandError
-from malote_relay.submission.data import DataReader, Flaw
 from malote_relay.submission.replies import Reply
-from malote_relay.submission.wire import Gone, Wire
+from malote_relay.submission.signin import MAX_AUTH_LINE, Host, SignsIn
+from malote_relay.submission.transfer import Transfer
+from malote_relay.submission.wire import Gone
 
-MAX_COMMAND: Final = 1024
-"""Octets in a command line. RFC 5321 section 4.5.3.1.4 says 512; MAIL's parameters add some (RFC 1870, 6531)."""
-
-MAX_AUTH_LINE: Final = 12_288
-"""RFC 4954 section 4."""
+MAX_COMMAND: Final = 2048
+"""Octets in a command line. RFC 5321 section 4.5.3.1.4 says 512; the parameters of MAIL and RCPT add up to as much
+again (RFC 1870, 3461, 4954, 6531)."""
 
 MAX_BAD_COMMANDS: Final = 20
 MAX_IDLE_COMMANDS: Final = 100
 """Commands that carry no message forward (NOOP, RSET, EHLO …) between two messages."""
 
 _HANDSHAKE_SECONDS: Final = 30.0
-_PROGRESS: Final = 1024 * 1024
-"""Octets of DATA for which `data_timeout` is allowed: a client may be slow, but not without end."""
-
 _BAD: Final = frozenset((500, 501, 502, 503, 504, 530, 538, 553, 555))
 _IDLE: Final = frozenset(("NOOP", "RSET", "EHLO", "HELO", "VRFY", "EXPN", "HELP"))
 
-_ELSEWHERE: Final = frozenset(("EXPN", "BDAT", "ETRN", "TURN"))
+_ELSEWHERE: Final = frozenset(("EXPN", "ETRN", "TURN"))
 """Commands that other servers have."""
 
 _OUR_WORDS: Final = {
@@ -68,13 +58,6 @@ _OUR_WORDS: Final = {
 _log = structlog.get_logger("malote.submission")
 
 
-class Client(ClientState):
-    """What is known of the client. `auth_data` is the account that is signed in."""
-
-    auth_data: Any
-    login_data: Any = None  # in aiosmtpd a property that logs a warning, although aiosmtpd itself sets it
-
-
 class Answers:
     """aiosmtpd's handler: what its commands answer here."""
 
@@ -84,7 +67,8 @@ class Answers:
         """What aiosmtpd offers and what it does not know of; at the end, instead of HELP, how to go on."""
         session.host_name = hostname
         last = "AUTH PLAIN LOGIN" if server.tls else "STARTTLS"
-        return [offers[0], "250-PIPELINING", *offers[1:-2], "250-ENHANCEDSTATUSCODES", f"250 {last}"]
+        ours = ("250-CHUNKING", "250-DSN", "250-ENHANCEDSTATUSCODES", f"250 {last}")
+        return [offers[0], "250-PIPELINING", *offers[1:-2], *ours]
 
     async def handle_NOOP(self, server: Session, session: ClientState, envelope: Envelope, argument: str) -> Reply:
         """Nothing."""
@@ -98,46 +82,16 @@ class Answers:
 _ANSWERS: Final = Answers()
 
 
-class Session(Wire):
-    """One client's dialogue.
+class Session(SignsIn):
+    """One client's dialogue, on the server that `host` is, with the client at the address `peer`."""
 
-    `place` keeps a place for it as long as it lasts, or gives the refusal; `context` gives the TLS context in force.
-    """
-
-    session: Client  # there is one from the connection on
-    AuthLoginUsernameChallenge = "Username:"
-    AuthLoginPasswordChallenge = "Password:"
-
-    def __init__(
-        self,
-        door: Door,
-        guard: auth.Guard,
-        context: Callable[[], ssl.SSLContext],
-        place: Callable[[Session], AbstractContextManager[Reply | None]],
-    ) -> None:
-        super().__init__(
-            _ANSWERS,
-            hostname=door.rules.config.hostname,
-            tls_context=context(),
-            enable_SMTPUTF8=True,
-            timeout=door.rules.config.limits.command_timeout,
-            authenticator=Session._sign_in,
-        )
+    def __init__(self, door: Door, host: Host, peer: str = "") -> None:
+        super().__init__(_ANSWERS, door, host, peer)
         self.stopping = False
-        self._door = door
-        self._guard = guard
-        self._context = context
-        self._place = place
         self._transaction: Transaction | None = None
-        self._auth_failures = 0
-        self._auth_delay = 0.0
+        self._transfer: Transfer | None = None  # between commands only after BDAT
         self._bad = 0
         self._idle = 0
-
-    @property
-    def client(self) -> str:
-        """The client's address."""
-        return self.session.peer[0] if self.session.peer else ""
 
     @property
     def in_transaction(self) -> bool:
@@ -156,7 +110,7 @@ class Session(Wire):
             self.leave(replies.STOPPING)
 
     async def _handle_client(self) -> None:
-        with self._place(self) as refusal:
+        with self._host.place(self) as refusal:
             try:
                 if refusal is None:
                     await self._talk()
@@ -181,7 +135,7 @@ class Session(Wire):
     async def _next(self) -> None:
         verb = ""
         try:
-            line = await self.line(MAX_AUTH_LINE, self._door.rules.config.limits.command_timeout)
+            line = await self.line(MAX_AUTH_LINE, self.patience)
             if len(line) > MAX_COMMAND - 2 and line[:5].upper() != b"AUTH ":
                 raise CommandError(replies.LINE_TOO_LONG)
             verb, argument = commands.split(line)
@@ -210,16 +164,11 @@ class Session(Wire):
             self._bad += reply.code in _BAD
             self._door.refused(reply, self._account)
 
-    @property
-    def _account(self) -> Account | None:
-        account: Account | None = self.session.auth_data
-        return account
-
-    def _create_session(self) -> Client:
-        return Client(self.loop)
-
     def _set_rset_state(self) -> None:
         super()._set_rset_state()  # type: ignore[no-untyped-call]  # aiosmtpd's
+        if self._transfer is not None:
+            self._transfer.discard()
+            self._transfer = None
         if self._transaction is not None:
             self._door.abandon(self._transaction)
             self._transaction = None
@@ -251,50 +200,7 @@ class Session(Wire):
         if not self.session.extended_smtp:
             raise CommandError(replies.EHLO_FIRST)
         await self.push(replies.START_TLS)
-        await self.secure(self._context(), _HANDSHAKE_SECONDS)
-
-    # Signing in (RFC 4954).
-
-    async def smtp_AUTH(self, arg: str) -> None:
-        """Sign in; a failure is answered later and later."""
-        if self._auth_failures >= self._door.rules.config.limits.max_auth_failures_per_session:
-            raise CommandError(replies.AUTH_FAILED_TOO_OFTEN)
-        mechanism, _, initial = arg.partition(" ")
-        await super().smtp_AUTH(f"{mechanism.upper()} {initial}" if arg else "")
-        delay, self._auth_delay = self._auth_delay, 0.0
-        await asyncio.sleep(delay)  # the reply waits, too: it leaves before the next line is read
-
-    async def auth_PLAIN(self, _: object, args: list[str]) -> AuthResult:
-        """RFC 4616. Not aiosmtpd's, which lets a user act for another one."""
-        if len(args) == 1:
-            response = await self.challenge_auth("")
-        else:
-            response = _decoded(args[1].encode() if args[1] != "=" else b"")  # RFC 4954 section 4: an empty one
-        username, password = auth.plain(response) or ("", "")
-        return self._authenticate("PLAIN", LoginPassword(username.encode(), password.encode()))
-
-    async def challenge_auth(
-        self, challenge: str | bytes, encode_to_b64: bool = True, log_client_response: bool = False
-    ) -> bytes:
-        """Ask, and give the octets of the answer. Raises CommandError, Gone."""
-        await self.push(b"334 " + b64encode(challenge.encode() if isinstance(challenge, str) else challenge))
-        seconds = self._door.rules.config.limits.command_timeout
-        line = await self.line(MAX_AUTH_LINE, seconds, replies.AUTH_LINE_TOO_LONG)
-        if line == b"*":
-            raise CommandError(replies.AUTH_CANCELLED)
-        return _decoded(line)
-
-    def _sign_in(self, session: ClientState, envelope: Envelope, mechanism: str, given: LoginPassword) -> AuthResult:
-        """aiosmtpd's authenticator: the account that these credentials open."""
-        username, password = (octets.decode("utf-8", "replace") for octets in given)
-        account = auth.account(self._door.rules.accounts, username, password)
-        if account is not None:
-            return AuthResult(success=True, auth_data=account)
-        self._auth_failures += 1
-        keys = (f"from {self.client}", f"as {username[:256]}")
-        self._auth_delay = self._guard.failed(keys, self.loop.time())
-        _log.warning("sign-in failed", client=self.client, username=username[:64])
-        return AuthResult(success=False, handled=False)
+        await self.secure(self._host.context, _HANDSHAKE_SECONDS)
 
     # A message.
 
@@ -311,6 +217,7 @@ class Session(Wire):
         current = self._door.rules.accounts.get(self._account.username)
         if current is None or current.verifier != self._account.verifier:
             self.session.authenticated = self.session.auth_data = None
+            self._begun = self.loop.time()
             raise CommandError(replies.CREDENTIALS_CHANGED)
         self.session.auth_data = current
         begun = await self._door.begin(current, commands.mail(arg))
@@ -321,54 +228,76 @@ class Session(Wire):
     async def smtp_RCPT(self, arg: str) -> None:
         """Add a recipient."""
         transaction = self._open_transaction()
-        recipient = commands.rcpt(arg, smtputf8=transaction.smtputf8)
-        await self.push(self._door.add_recipient(transaction, recipient))
+        if self._transfer is not None:
+            raise CommandError(replies.IN_CHUNKS)
+        postmaster = self._door.rules.postmaster(transaction.sender)
+        rcpt = commands.rcpt(arg, smtputf8=transaction.smtputf8, postmaster=postmaster)
+        await self.push(await self._door.add_recipient(transaction, rcpt))
 
     async def smtp_DATA(self, arg: str) -> None:
         """Take the content, and the message."""
         transaction = self._open_transaction()
         if arg:
             raise CommandError(replies.NOTHING_MAY_FOLLOW)
+        if self._transfer is not None:
+            raise CommandError(replies.IN_CHUNKS)
         if not transaction.recipients:
             raise CommandError(replies.RECIPIENT_FIRST)
         await self.push(replies.GO_AHEAD)
-        body = self._door.body()
-        protocol = "UTF8SMTPSA" if transaction.smtputf8 else "ESMTPSA"
+        self._transfer = self._new_transfer()
+        await self._transfer.data()
+        await self._accept(transaction, self._transfer)
+
+    async def smtp_BDAT(self, arg: str) -> None:
+        """Take a chunk of the content (RFC 3030), and with the last one the message."""
+        size, last = commands.bdat(arg)
+        self._idle += not size and not last
         try:
-            reply = await self._receive(body) or await self._door.accept(transaction, body, protocol)
+            transaction = self._open_transaction()
+            if not transaction.recipients:
+                raise CommandError(replies.RECIPIENT_FIRST)
+        except CommandError as error:
+            # Section 2: the chunk comes all the same, and is no command.
+            limits, patience = self._door.rules.config.limits, self._door.rules.config.plan.max_message_bytes
+            stray = Transfer(self, None, patience if self._account else 0, limits.data_timeout, error.reply)
+            await stray.chunk(size, last=last)
+            raise
+        if self._transfer is None:
+            self._transfer = self._new_transfer()
+        transfer, told = self._transfer, self._transfer.refusal
+        await transfer.chunk(size, last=last)
+        refusal = transfer.refusal
+        if refusal is None and not last:
+            await self.push(replies.chunk_taken(size))
+            return
+        if told is not None:  # once is enough for those who count refusals
+            transfer.refusal = refusal = replace(told, refused=None)
+        if last:
+            await self._accept(transaction, transfer)
+        elif refusal is not None:
+            # Nothing can come of the message any more, but only RSET or the last chunk ends it.
+            self._door.abandon(transaction)
+            await self.push(refusal)
+
+    def _new_transfer(self) -> Transfer:
+        config = self._door.rules.config
+        return Transfer(self, self._door.body(), config.plan.max_message_bytes, config.limits.data_timeout)
+
+    async def _accept(self, transaction: Transaction, transfer: Transfer) -> None:
+        """The content is complete: the message is taken or refused, and the transaction over."""
+        protocol = "UTF8SMTPSA" if transaction.smtputf8 else "ESMTPSA"  # RFC 3848, RFC 6531 section 4.3
+        body = transfer.body
+        try:
+            if transfer.refusal is not None or body is None:
+                reply = transfer.refusal or replies.INTERNAL_ERROR
+            else:
+                client = hygiene.Client(self.session.host_name or "", self.client)
+                reply = await self._door.accept(transaction, body, protocol, client)
         finally:
-            body.discard()
             self._set_rset_state()
         await self.push(reply)
         if reply.positive:
             self._bad = self._idle = 0
-
-    async def _receive(self, body: Body) -> Reply | None:
-        """Read up to the end of the data, into the body; the refusal, when it cannot be taken. Raises Gone."""
-        config = self._door.rules.config
-        reader = DataReader(config.plan.max_message_bytes)
-        deadline = self.loop.time() + config.limits.data_timeout
-        progress = _PROGRESS
-        refusal: Reply | None = None
-        while not reader.finished:
-            content, rest = reader.feed(await self.block(deadline))
-            if content and refusal is None:
-                try:
-                    body.write(content)
-                except NoRoom as error:
-                    refusal = replies.TOO_MUCH_DATA_IN_FLIGHT if error.flight else replies.NO_ROOM
-                    body.discard()
-            if reader.flaw is not None and refusal is None:
-                refusal = _refusal(reader.flaw, reader.limit)
-                body.discard()
-            if refusal is not None and reader.received > 2 * reader.limit + _PROGRESS:
-                self.leave(refusal)  # it goes on and on: nothing that follows would be taken for a command
-                raise Gone
-            if reader.received > progress:
-                progress = reader.received + _PROGRESS
-                deadline = self.loop.time() + config.limits.data_timeout
-        self.unread(rest)
-        return refusal
 
     def _open_transaction(self) -> Transaction:
         if self._transaction is not None:
@@ -392,16 +321,3 @@ class Session(Wire):
         if arg:
             raise CommandError(replies.NOTHING_MAY_FOLLOW)
         self.leave(replies.BYE)
-
-
-def _decoded(text: bytes) -> bytes:
-    octets = auth.decoded(text)
-    if octets is None:
-        raise CommandError(replies.AUTH_BASE64)
-    return octets
-
-
-def _refusal(flaw: Flaw, limit: int) -> Reply:
-    if flaw is Flaw.TOO_BIG:
-        return replies.too_big(limit)
-    return replies.malformed(f"the message is refused: {flaw.value}")

@@ -1,8 +1,10 @@
 """One client's connection: aiosmtpd's protocol, reading and writing by this relay's rules.
 
-aiosmtpd (`SMTP`, an asyncio stream protocol) brings the life of the connection, its stream reader and writer, the
-timer, the session's and the envelope's state, and the hand-over to TLS, which forgets all of it. Changed here:
+aiosmtpd (`SMTP`, an asyncio stream protocol) brings the life of the connection, the session's and the envelope's
+state, and the hand-over to TLS, which forgets all of it. Changed here:
 
+- what comes in waits in a buffer of the connection's own, and not in a stream reader: a line that is there already is
+  had without a turn of the event loop;
 - a line ends in CRLF and is bounded, and there is no wait for the client without an end;
 - replies collect until the client's next line is waited for, so that a client that pipelines (RFC 2920) gets the
   replies to its commands in one packet;
@@ -14,8 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
-from functools import partial
 from types import SimpleNamespace
 from typing import Any, ClassVar, Final, cast
 
@@ -26,7 +26,10 @@ from malote_relay.submission.commands import CommandError
 from malote_relay.submission.replies import Reply
 
 _BUFFER: Final = 128 * 1024
-"""The stream reader's limit: with twice as many octets not yet looked at, the client is made to wait."""
+"""No line is longer; with twice as many octets not yet looked at, the client is made to wait."""
+
+BLOCK: Final = 4 * _BUFFER
+"""Octets given out at once, at most."""
 
 _CLOSE_SECONDS: Final = 5.0
 _NOT_OFFERED: Final = frozenset(("smtp_EXPN",))
@@ -39,13 +42,19 @@ class Gone(Exception):
 class Wire(SMTP):
     """The transport side of a session. TLS may be on already when the connection is made."""
 
-    line_length_limit = _BUFFER
     _methods: ClassVar[list[str]] = []
-    _timeout_handle: asyncio.TimerHandle  # there is one once the connection is made
+    _paused: bool  # asyncio's: the client does not read, and writing is to wait
 
     def __init__(self, handler: object, **options: Any) -> None:
         super().__init__(handler, loop=asyncio.get_running_loop(), **options)
         self._replies: list[bytes] = []
+        self._incoming = bytearray()
+        self._reading_paused = False
+        self._no_more = False  # the client has said so; what is here is still to be looked at
+        self._broken = False  # the connection is gone, or closed from here: nothing is looked at any more
+        self._arrival: asyncio.Future[None] | None = None
+        self._deadline: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def __init_subclass__(cls) -> None:
         cls._methods = [name for name in dir(cls) if name.startswith(("smtp_", "auth_")) and name not in _NOT_OFFERED]
@@ -63,19 +72,31 @@ class Wire(SMTP):
             self._tls_protocol = SimpleNamespace(_extra={"sslcontext": context})  # type: ignore[assignment]  # all it reads
         super().connection_made(transport)
 
+    def data_received(self, data: bytes) -> None:
+        """Keep it for the dialogue."""
+        self._incoming += data
+        self._wake()
+        if len(self._incoming) > 2 * _BUFFER and not self._reading_paused:
+            self._reading_paused = True
+            cast(asyncio.Transport, self.transport).pause_reading()
+
     def eof_received(self) -> bool:
         """The client sends no more; what it sent is still carried out, and replied to where TLS allows it."""
-        asyncio.StreamReaderProtocol.eof_received(self)
+        self._no_more = True
+        self._wake()
         return not self.tls
 
     def connection_lost(self, error: Exception | None) -> None:
         """Nothing more can be said. The dialogue learns of it when it next wants to hear or say something."""
-        self._timeout_handle.cancel()
+        self._end_timer()
         self.transport = None
+        self._no_more = True
+        self._broken = self._broken or error is not None
+        self._wake()
         asyncio.StreamReaderProtocol.connection_lost(self, error)
 
-    def _timeout_cb(self) -> None:
-        self.leave(replies.IDLE_TOO_LONG)
+    def _reset_timeout(self, duration: float | None = None) -> None:
+        self._wait_until(self.loop.time() + (duration or self._timeout_duration))
 
     # What the dialogue calls.
 
@@ -91,8 +112,8 @@ class Wire(SMTP):
 
     @property
     def waiting(self) -> bool:
-        """Whether the client is waited for: only then the timer runs."""
-        return self._timeout_handle is not None and not self._timeout_handle.cancelled()
+        """Whether the client is waited for."""
+        return self._deadline is not None
 
     async def push(self, status: Reply | str | bytes) -> None:
         """Queue a reply; it leaves before the next wait for the client."""
@@ -107,32 +128,32 @@ class Wire(SMTP):
         Raises Gone, and CommandError after a line that was dropped: it was longer than `limit` octets, did not end
         in CRLF, or had a CR or NUL inside.
         """
-        deadline = self.loop.time() + seconds
+        deadline: float | None = None
         dropped = False
-        while True:
-            try:
-                ready = b"\n" in self._reader._buffer  # type: ignore[attr-defined]  # there is no public way to ask
-                line = await self._hear(self._reader.readuntil, None if ready else deadline)
-            except asyncio.LimitOverrunError as error:
-                await self._hear(partial(self._reader.read, error.consumed), None)
-                dropped = True
-                continue
-            if dropped or len(line) > limit:
-                raise CommandError(too_long)
-            if not line.endswith(b"\r\n") or b"\r" in line[:-2] or b"\0" in line:
-                raise CommandError(replies.BAD_LINE_END)
-            return line[:-2]
+        looked = 0
+        while (end := -1 if self._broken else self._incoming.find(b"\n", looked)) < 0:
+            looked = len(self._incoming)
+            if looked > _BUFFER and not self._broken:
+                self._take(looked)
+                dropped, looked = True, 0
+            deadline = deadline or self.loop.time() + seconds
+            await self._hear(deadline)
+        line = self._take(end + 1)
+        if dropped or len(line) > limit:
+            raise CommandError(too_long)
+        if not line.endswith(b"\r\n") or b"\r" in line[:-2] or b"\0" in line:
+            raise CommandError(replies.BAD_LINE_END)
+        return line[:-2]
 
-    async def block(self, deadline: float) -> bytes:
-        """What has come, at least one octet, by the loop's time `deadline`. Raises Gone."""
-        octets = await self._hear(partial(self._reader.read, 4 * _BUFFER), deadline)
-        if not octets:
-            raise Gone
-        return octets
+    async def block(self, deadline: float, most: int = BLOCK) -> bytes:
+        """What has come, at least one octet and `most` at most, by the loop's time `deadline`. Raises Gone."""
+        while self._broken or not self._incoming:
+            await self._hear(deadline)
+        return self._take(min(most, BLOCK))
 
     def unread(self, octets: bytes) -> None:
         """Put back the end of a block: it is the next thing read."""
-        self._reader._buffer[:0] = octets  # type: ignore[attr-defined]  # feed_data would put it last
+        self._incoming[:0] = octets
 
     async def secure(self, context: ssl.SSLContext, seconds: float) -> None:
         """Turn to TLS. Raises Gone when the handshake fails.
@@ -141,9 +162,10 @@ class Wire(SMTP):
         (RFC 3207 section 5; CVE-2011-0411).
         """
         await self._flush()
-        self._timeout_handle.cancel()
-        self._taken()
+        self._deadline = None
         plain = cast(asyncio.Transport, self.transport)
+        self._incoming.clear()
+        self._reading_paused = False  # the hand-over pauses and resumes by itself
         try:
             transport = await self.loop.start_tls(
                 plain, self, context, server_side=True, ssl_handshake_timeout=seconds
@@ -152,16 +174,8 @@ class Wire(SMTP):
             raise Gone from error
         if transport is None or self.transport is None:  # the connection went away meanwhile
             raise Gone
-        first = self._taken()  # what came together with the handshake's end
         self._original_transport = plain
         self.connection_made(transport)
-        self.unread(first)
-
-    def _taken(self) -> bytes:
-        """All that has come."""
-        octets = bytes(self._reader._buffer)  # type: ignore[attr-defined]  # aiosmtpd clears it in this way, too
-        self._reader._buffer.clear()  # type: ignore[attr-defined]
-        return octets
 
     def leave(self, reply: Reply | None = None) -> None:
         """Send what is queued, and a last reply, and close; cut off a client that does not take it."""
@@ -173,30 +187,77 @@ class Wire(SMTP):
             self._writer.write(b"".join(self._replies))
             self._replies.clear()
         self._writer.close()
-        self._reader.set_exception(ConnectionAbortedError("closed from here"))
-        self._timeout_handle.cancel()
-        self._timeout_handle = self.loop.call_later(_CLOSE_SECONDS, self._writer.transport.abort)
+        self._broken = True
+        self._wake()
+        self._end_timer()
+        self._timer = self.loop.call_later(_CLOSE_SECONDS, self._writer.transport.abort)
+
+    # Reading and writing.
+
+    async def _hear(self, deadline: float) -> None:
+        """Send the replies, and wait until something has come, at the latest until `deadline`. Raises Gone."""
+        if self._broken:
+            raise Gone
+        self._wait_until(deadline)
+        try:
+            await self._flush()
+            if self._no_more or self._broken:
+                raise Gone
+            self._arrival = self.loop.create_future()
+            await self._arrival
+        finally:
+            self._arrival = None
+            self._deadline = None
+        if self._broken:
+            raise Gone
 
     async def _flush(self) -> None:
         """Send what is queued, and wait while the client does not read. Raises Gone."""
+        transport = cast(asyncio.Transport | None, self.transport)
+        if self._broken or transport is None:
+            raise Gone
         if self._replies:
-            octets = b"".join(self._replies)
+            octets = self._replies[0] if len(self._replies) == 1 else b"".join(self._replies)
             self._replies.clear()
-            self._writer.write(octets)
-        try:
-            await self._writer.drain()
-        except OSError as error:
-            raise Gone from error
+            transport.write(octets)
+        if self._paused:
+            try:
+                await self._writer.drain()
+            except OSError as error:
+                raise Gone from error
 
-    async def _hear(self, read: Callable[[], Awaitable[bytes]], deadline: float | None) -> bytes:
-        """Read; with a deadline, after sending the replies, and until then at most. Raises Gone."""
-        try:
-            if deadline is not None:
-                self._reset_timeout(max(deadline - self.loop.time(), 0.001))
-                await self._flush()
-            return await read()
-        except (EOFError, OSError) as error:
-            raise Gone from error
-        finally:
-            if not self._writer.is_closing():  # else it is the one that cuts the client off
-                self._timeout_handle.cancel()
+    def _take(self, count: int) -> bytes:
+        """The first so many octets of what has come; the client may go on when little is left."""
+        octets = bytes(self._incoming[:count])
+        del self._incoming[:count]
+        if self._reading_paused and len(self._incoming) <= _BUFFER and self.transport is not None:
+            self._reading_paused = False
+            cast(asyncio.Transport, self.transport).resume_reading()
+        return octets
+
+    def _wake(self) -> None:
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)
+
+    # Time: one timer, which is seldom moved. It looks at the deadline when it goes off.
+
+    def _wait_until(self, deadline: float) -> None:
+        if self._timer is None or deadline < self._timer.when():
+            self._end_timer()
+            self._timer = self.loop.call_at(deadline, self._time_out)
+        self._deadline = deadline
+
+    def _end_timer(self) -> None:
+        self._deadline = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _time_out(self) -> None:
+        self._timer = None
+        if self._deadline is None:
+            return
+        if self.loop.time() < self._deadline:
+            self._timer = self.loop.call_at(self._deadline, self._time_out)
+        else:
+            self.leave(replies.IDLE_TOO_LONG)

@@ -243,17 +243,19 @@ class Running:
             send, self.endpoint(security), username, password or self.site.password, sender, to, message
         )
 
-    async def plain(self, *, greet: bool = True) -> Dialogue:
-        """A connection to the STARTTLS port, in clear."""
-        dialogue = Dialogue(*await asyncio.open_connection("127.0.0.1", self.relay.server.submission_port))
+    async def plain(self, *, greet: bool = True, source: str = "127.0.0.1", header: bytes = b"") -> Dialogue:
+        """A connection to the STARTTLS port, in clear, from an address of the loopback; `header` is sent first."""
+        port = self.relay.server.submission_port
+        dialogue = Dialogue(*await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0)))
         self.dialogues.append(dialogue)
+        dialogue.send(header)
         if greet:
             assert (await dialogue.read()).startswith("220 ")
         return dialogue
 
-    async def secure(self) -> Dialogue:
+    async def secure(self, *, source: str = "127.0.0.1", header: bytes = b"") -> Dialogue:
         """A connection on which TLS is on and nothing else has been said."""
-        dialogue = await self.plain()
+        dialogue = await self.plain(source=source, header=header)
         await dialogue.say("EHLO client.example")
         assert (await dialogue.say("STARTTLS")).startswith("220 ")
         await dialogue.writer.start_tls(self.site.client_context(), server_hostname=HOSTNAME)

@@ -118,7 +118,7 @@ async def test_a_held_message_whose_hour_begins_while_it_is_accepted_goes_at_onc
         await asyncio.sleep(1.5)  # delivery looks for what the new hour releases, and finds nothing
         return await accept(message)
 
-    monkeypatch.setattr(relay.relay._door, "_store", type("", (), {"accept": staticmethod(hour_begins)})())
+    monkeypatch.setattr(relay.relay._desk, "_store", type("", (), {"accept": staticmethod(hour_begins)})())
     assert (await relay.send(compose())).accepted
     assert len(await world.mx.wait_for(2, timeout=5)) == 2
 

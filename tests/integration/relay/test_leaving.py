@@ -87,7 +87,7 @@ class Client:
 async def nothing_left(relay: Any, before: int, eventually: Any) -> None:
     await eventually(lambda: relay.reserved() == 0 and relay.counted("malote_sessions") == 0)
     assert not relay.relay.server._sessions
-    assert not relay.relay.server._by_client
+    assert not relay.relay.server._admission._crowd._by_client
     assert not list(relay.site.spool.joinpath("incoming").iterdir())
     assert relay.relay._door.spool.in_flight == 0
     await eventually(lambda: sockets() <= before)

@@ -154,6 +154,51 @@ async def test_call_outs_never_reach_into_networks_that_are_not_allowed(
     assert relay.counted("malote_callouts_total", result="unknown") == 1
 
 
+async def test_call_outs_leave_from_an_address_and_under_a_name_of_their_own(
+    start: Callable[[], Any], site: Any, compose: Any, world: Any
+) -> None:
+    world.dns.set("mx.acme.example", "AAAA", "::1")
+    site.change(
+        delivery={"allow_networks": ("127.0.0.0/8", "::1/128")},
+        sender_verification={"source_address": "127.0.0.11", "helo_name": "probe.acme.example"},
+    )
+    relay = await start()
+    assert (await relay.send(compose())).accepted
+    [probe] = world.provider.probes
+    assert probe.peer.startswith("127.0.0.11")
+    assert probe.helo == "probe.acme.example"
+    assert relay.counted("malote_callouts_total", result="present") == 1
+
+
+async def test_a_host_whose_first_address_does_not_answer_is_asked_at_the_other(
+    start: Callable[[], Any], site: Any, compose: Any, world: Any
+) -> None:
+    world.dns.set("mx.acme.example", "AAAA", "::1")
+    site.change(delivery={"allow_networks": ("127.0.0.0/8", "::1/128")})
+    relay = await start()
+    assert (await relay.send(compose(), sender="nobody@acme.example")).reply.code == 550
+
+
+async def test_a_source_address_that_reaches_no_host_leaves_the_sender_unknown(
+    start: Callable[[], Any], site: Any, compose: Any, world: Any
+) -> None:
+    site.change(sender_verification={"source_address": "::1"})
+    relay = await start()
+    assert (await relay.send(compose())).accepted
+    assert not world.provider.commands
+    assert relay.counted("malote_callouts_total", result="unknown") == 1
+
+
+async def test_a_restart_does_not_ask_for_all_senders_again(
+    start: Callable[[], Any], compose: Any, world: Any
+) -> None:
+    first = await start()
+    assert (await first.send(compose())).accepted
+    await first.stop()
+    assert (await (await start()).send(compose())).accepted
+    assert len(world.provider.probes) == 1
+
+
 # The hour.
 
 

@@ -53,6 +53,40 @@ async def test_the_tls_port_answers_on_every_family(start: Callable[[], Any], si
         assert await greeted(relay, port, "::1")
 
 
+async def test_accepting_goes_on_after_a_connection_that_could_not_be_taken(
+    relay: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from malote_relay.submission import server
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server, "Session", broken)
+        assert await (await relay.plain(greet=False)).closed()
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await greeted(relay, relay.relay.server.submissions_port)
+    assert await greeted(relay, relay.relay.server.submissions_port)
+    assert (await (await relay.plain()).say("NOOP")).startswith("250 ")
+
+
+async def test_a_family_that_is_switched_off_is_done_without(
+    start: Callable[[], Any], site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = listener._bound_socket
+
+    def no_ipv6(family: int, *rest: Any) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        return create(family, *rest)
+
+    monkeypatch.setattr(listener, "_bound_socket", no_ipv6)
+    site.change(listen={"address": ""})
+    relay = await start()
+    assert await greeted(relay, relay.relay.server.submissions_port)
+    assert (await (await relay.plain()).say("NOOP")).startswith("250 ")
+
+
 async def test_accepting_goes_on_after_no_file_descriptor_was_left(
     start: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,3 +192,35 @@ async def agreed(relay: Any, suites: str) -> str:
     assert (await reader.readline()).startswith(b"220 ")
     writer.transport.abort()
     return str(writer.get_extra_info("cipher")[0])
+
+
+def resumed(port: int, context: ssl.SSLContext) -> bool:
+    """Whether a second connection goes on with the first one's TLS session."""
+    session: ssl.SSLSession | None = None
+    for _ in range(2):
+        with (
+            socket.create_connection(("127.0.0.1", port), 5) as plain,
+            context.wrap_socket(plain, server_hostname="acme.smtp.example", session=session) as secure,
+        ):
+            assert secure.recv(1000).startswith(b"220 ")
+            session, reused = secure.session, secure.session_reused
+    return bool(reused)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_client_that_comes_back_need_not_shake_hands_in_full(relay: Any, version: ssl.TLSVersion) -> None:
+    context = relay.site.client_context()
+    context.minimum_version = context.maximum_version = version
+    assert await asyncio.to_thread(resumed, relay.relay.server.submissions_port, context)
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
+async def test_old_tls_is_refused_by_the_relay_on_the_tls_port(relay: Any, version: ssl.TLSVersion) -> None:
+    context = relay.site.client_context()
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.minimum_version = context.maximum_version = version
+    with pytest.raises(ConnectionError):  # an SSLError would be the client's own
+        await asyncio.open_connection(
+            "127.0.0.1", relay.relay.server.submissions_port, ssl=context, server_hostname="acme.smtp.example"
+        )

@@ -1,12 +1,27 @@
 from __future__ import annotations
 
+import asyncio
+import io
 import json
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from malote_relay.logs import json_line
+from malote_relay.logs import Lines, json_line
+
+
+class Counted(io.BytesIO):
+    """Knows what each write was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[bytes] = []
+
+    def write(self, octets: object) -> int:
+        self.writes.append(bytes(octets))  # type: ignore[call-overload]
+        return len(self.writes[-1])
 
 
 class Odd:
@@ -55,3 +70,47 @@ os._exit(0)
     assert (second["event"], second["level"], second["logger"]) == ("second olá", "warning", "library")
     assert (third["event"], third["level"]) == ("went wrong", "error")
     assert "ValueError: third" in third["exception"]
+
+
+async def test_plain_lines_of_one_turn_of_the_loop_leave_in_one_write() -> None:
+    file = Counted()
+    lines = Lines(file)
+    lines.gather(asyncio.get_running_loop())
+    lines.soon(b"1")
+    lines.soon(b"2")
+    assert file.writes == []
+    await asyncio.sleep(0)
+    assert file.writes == [b"1\n2\n"]
+    lines.soon(b"3")
+    await asyncio.sleep(0)
+    assert file.writes[1:] == [b"3\n"]
+
+
+async def test_what_is_urgent_leaves_at_once_and_after_what_was_said_before() -> None:
+    file = Counted()
+    lines = Lines(file)
+    lines.gather(asyncio.get_running_loop())
+    lines.soon(b"1")
+    lines.error(b"2")
+    assert file.writes == [b"1\n2\n"]
+
+
+async def test_nothing_waits_when_the_loop_ends_or_another_thread_speaks() -> None:
+    file = Counted()
+    lines = Lines(file)
+    lines.gather(asyncio.get_running_loop())
+    thread = threading.Thread(target=lines.soon, args=(b"1",))
+    thread.start()
+    thread.join()
+    assert file.writes == [b"1\n"]
+    lines.soon(b"2")
+    lines.gather(None)
+    lines.soon(b"3")
+    assert file.writes[1:] == [b"2\n", b"3\n"]
+
+
+def test_a_log_that_cannot_be_written_stops_nothing() -> None:
+    file = io.BytesIO()
+    lines = Lines(file)
+    file.close()
+    lines.msg(b"1")

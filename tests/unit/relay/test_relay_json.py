@@ -86,6 +86,21 @@ def test_a_number_out_of_bounds_is_named_with_its_bound(path: str, value: float)
             "1.2.3",
             "senderVerification.sourceAddress: '1.2.3' is not an IP address",
         ),
+        (
+            "senderVerification.heloName",
+            "a_b",
+            "senderVerification.heloName: 'a_b' is not a host name: write the name that",
+        ),
+        (
+            "listen.proxyNetworks",
+            ["10.0.0.0/8", "10.0.0.1/8"],
+            "listen.proxyNetworks[1]: 10.0.0.1/8 has host bits set: write a network",
+        ),
+        ("submission.postmaster", "ana", "submission.postmaster: 'ana' is not a mailbox: write user@domain in ASCII"),
+        ("submission.postmaster", "a..b@x.example", "submission.postmaster: 'a..b@x.example' is not a mailbox"),
+        ("submission.postmaster", "ana@[192.0.2.1]", "submission.postmaster: "),
+        ("signIn.window", 0, "Expected `float` > 0.0 - at `$.signIn.window`"),
+        ("limits.signInTimeout", 0, "at `$.limits.signInTimeout`"),
         ("listen.address", "localhost", "listen.address: 'localhost' is not an IP address"),
         ("resolver.nameservers", ["127.0.0.1", "ns"], "resolver.nameservers[1]: 'ns' is not an IP address"),
         (

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+import sqlite3
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -10,7 +13,9 @@ import pytest
 from malote_relay.config import Delivery, Plan, RelayConfig, SenderVerification, UnknownSender
 from malote_relay.delivery.reply import Reply as RemoteReply
 from malote_relay.metrics import Metrics
-from malote_relay.senders import Finding, Senders, Standing, judge
+from malote_relay.sender_memory import SenderMemory
+from malote_relay.senders import MAX_PROBES, Finding, Senders, Standing, judge, reachable
+from malote_relay.store.sqlite import SqliteStore
 from malote_relay.submission.address import Mailbox
 
 ANA = Mailbox("ana", "acme.example")
@@ -136,3 +141,115 @@ async def test_a_probe_that_breaks_leaves_the_sender_unknown() -> None:
     world.senders._probe = broken
     assert await world.senders.check(ANA) == (None, True)
     assert not world.senders._asking
+
+
+async def test_no_client_waits_longer_than_the_configured_time_and_the_answer_is_kept_for_the_next() -> None:
+    world = Fixture(timeout=0.05)
+    world.provider.gate = asyncio.Event()
+    assert await world.senders.check(ANA) == (None, True)
+    assert await world.senders.check(ANA) == (None, True)
+    world.provider.gate.set()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert await world.senders.check(ANA) == (None, False)
+    assert world.provider.asked == [ANA]
+
+
+async def test_the_queue_for_probes_counts_to_the_time_too() -> None:
+    world = Fixture(timeout=0.05)
+    world.provider.gate = asyncio.Event()
+    answers = [world.senders.check(Mailbox(f"a{number}", "acme.example")) for number in range(MAX_PROBES + 5)]
+    async with asyncio.timeout(2):
+        assert set(await asyncio.gather(*answers)) == {(None, True)}
+    assert len(world.provider.asked) == MAX_PROBES
+    world.provider.gate.set()
+
+
+@pytest.mark.parametrize("local", ["postmaster", "Postmaster", "POSTMASTER"])
+async def test_postmaster_exists_without_being_asked_for(local: str) -> None:
+    world = Fixture()
+    world.provider.standing = Standing.ABSENT
+    assert await world.senders.check(Mailbox(local, "acme.example")) == (None, False)
+    assert not world.provider.asked
+
+
+async def test_local_parts_that_differ_in_case_may_be_different_mailboxes() -> None:
+    world = Fixture()
+    await world.senders.check(ANA)
+    await world.senders.check(Mailbox("Ana", "acme.example"))
+    assert [one.local for one in world.provider.asked] == ["ana", "Ana"]
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("", ["2001:db8::1", "192.0.2.1"]),
+        ("198.51.100.1", ["192.0.2.1"]),
+        ("2001:db8::9", ["2001:db8::1"]),
+    ],
+)
+def test_only_addresses_of_the_sources_family_are_tried(source: str, expected: list[str]) -> None:
+    addresses = [ipaddress.ip_address("2001:db8::1"), ipaddress.ip_address("192.0.2.1")]
+    assert [str(address) for address in reachable(addresses, source)] == expected
+
+
+class At:
+    def __init__(self, now: float) -> None:
+        self.time = now
+
+    def now(self) -> float:
+        return self.time
+
+
+async def test_a_memory_that_cannot_be_read_is_none() -> None:
+    class Broken:
+        async def read(self, query: object) -> None:
+            raise sqlite3.DatabaseError("malformed")
+
+        async def write(self, work: object) -> None:
+            raise AssertionError("nothing is written at the start: it would wait for room on a full disk")
+
+    assert await SenderMemory(Broken(), At(0.0)).load() == {}  # type: ignore[arg-type]
+
+
+async def test_who_was_found_to_exist_is_known_after_a_restart_and_only_as_long_as_before(tmp_path: Path) -> None:
+    clock = At(1_800_000_000.0)
+
+    async def started() -> tuple[SqliteStore, Fixture]:
+        store = SqliteStore(tmp_path / "spool")
+        await store.open()
+        world = Fixture()
+        world.senders = Senders(
+            world.config, world.provider, world.metrics, lambda: world.now, SenderMemory(store, clock)
+        )
+        await world.senders.recall()
+        return store, world
+
+    bia, eve = Mailbox("bia", "acme.example"), Mailbox("eve", "acme.example")
+    store, world = await started()
+    await world.senders.check(ANA)
+    await world.senders.check(bia)
+    world.provider.standing = Standing.ABSENT
+    await world.senders.check(eve)
+    world.now += 8 * 86_400
+    clock.time += 8 * 86_400
+    await world.senders.check(bia)  # gone meanwhile
+    world.provider.standing = Standing.PRESENT
+    await world.senders.check(ANA)
+    memory = world.senders._memory
+    assert memory is not None
+    assert memory._writing is not None
+    await memory._writing
+    await store.close()
+
+    clock.time += 86_400
+    store, world = await started()
+    assert await world.senders.check(ANA) == (None, False)
+    assert not world.provider.asked
+    await world.senders.check(bia)
+    await world.senders.check(eve)
+    assert world.provider.asked == [bia, eve]
+    world.now += 6 * 86_400 + 1
+    await world.senders.check(ANA)
+    assert world.provider.asked[-1] == ANA
+    await store.close()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from malote_relay.submission.data import MAX_LINE, DataReader, Flaw
+from malote_relay.submission.data import MAX_LINE, ChunkReader, DataReader, Flaw
 
 OCTETS = st.lists(
     st.sampled_from([b"\r\n", b"\r", b"\n", b".", b"..", b"a", b"\r\n.", b"\n.\n", b"x" * 400, b"\0", b"\xe9"])
@@ -106,3 +106,24 @@ def test_the_limit_is_exact(size: int, sizes: list[int]) -> None:
     assert reader.finished
     assert reader.flaw is (Flaw.TOO_BIG if size + 2 > 12 else None)
     assert len(content) <= 12
+
+
+@given(OCTETS, BLOCKS)
+@example(b"a\r", [1])
+@example(b"a\r\nb", [2])
+def test_chunks_are_read_as_data_is_but_for_the_dots(octets: bytes, sizes: list[int]) -> None:
+    reader, content, position, turn = ChunkReader(1_000_000), b"", 0, 0
+    while position < len(octets):
+        size = sizes[turn % len(sizes)]
+        content += reader.feed(octets[position : position + size])
+        position, turn = position + size, turn + 1
+    content += reader.end()
+    # The same by DATA, with the dots stuffed; a CR before the end of data would not be alone any more.
+    ended = octets if octets.endswith(b"\r\n") or not octets else octets + b"\r\n"
+    alone = octets.endswith(b"\r")
+    lines = [b"." + line if line.startswith(b".") else line for line in ended.split(b"\r\n")]
+    expected, whole, _ = read(b"\r\n".join(lines) + b".\r\n")
+    assert (reader.flaw is not None) == (expected.flaw is not None or alone)
+    if reader.flaw is None:
+        assert content == whole == ended
+        assert reader.size == expected.size

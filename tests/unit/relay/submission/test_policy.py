@@ -65,6 +65,14 @@ def test_reverse_paths_of_verified_domains_and_the_null_one_are_taken(sender: Ma
     assert RULES.reverse_path(sender) is None
 
 
+def test_the_postmaster_is_who_is_configured_else_that_of_the_senders_domain() -> None:
+    assert RULES.postmaster(ANA) == Mailbox("postmaster", "acme.example")
+    assert RULES.postmaster(None) is None
+    submission = Submission(open=True, postmaster="help@platform.example")
+    rules = Rules(msgspec.structs.replace(CONFIG, submission=submission))
+    assert rules.postmaster(None) == rules.postmaster(ANA) == Mailbox("help", "platform.example")
+
+
 @pytest.mark.parametrize(
     "domain", ["other.example", "sub.acme.example", "example", "new.example", "acme.example.evil.example"]
 )

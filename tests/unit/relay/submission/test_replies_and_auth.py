@@ -44,19 +44,3 @@ def test_only_the_right_password_opens_an_account() -> None:
     assert auth.account(accounts, "app@acme", "Secret") is None
     assert auth.account(accounts, "nobody@acme", "secret") is None
     assert auth.account(accounts, "nobody@acme", "nobody") is None
-
-
-def test_failures_cost_more_and_more_up_to_a_bound_and_are_forgotten() -> None:
-    guard = auth.Guard()
-    delays = [guard.failed(("from 192.0.2.1", "as x"), now=float(n)) for n in range(8)]
-    assert delays == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0, 8.0]
-    assert guard.failed(("from 192.0.2.2", "as x"), now=8.0) == 8.0
-    assert guard.failed(("from 192.0.2.2", "as y"), now=9.0) == 1.0
-    assert guard.failed(("from 192.0.2.1",), now=1000.0) == 0.5
-
-
-def test_a_flood_of_names_does_not_fill_the_memory() -> None:
-    guard = auth.Guard()
-    for number in range(20_000):
-        guard.failed((f"as {number}",), now=0.0)
-    assert len(guard._failures) <= 10_000

@@ -1,0 +1,177 @@
+"""What a front has instead of the desk, the sender checks and the metrics: it asks the core, and tells it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from malote_relay.config import RelayConfig, SenderMode
+from malote_relay.fronts.protocol import Answer, Check, Checked, Frame, Refusal, Take
+from malote_relay.fronts.purse import Purse
+from malote_relay.metrics import Refused
+from malote_relay.quota import OverLimit, Reservation
+from malote_relay.signing.signer import Signer
+from malote_relay.store.model import NewMessage, NewRecipient
+from malote_relay.store.requests import packed, unpacked
+from malote_relay.submission.address import Mailbox
+from malote_relay.submission.replies import Reply
+
+_BELIEVED_SECONDS: Final = 10.0
+"""How long a sender that was let pass is not asked for again: the core knows for how long it is to be believed."""
+
+_MAX_BELIEVED: Final = 10_000
+
+
+class RemoteDesk:
+    """`submission.desk.Desk`, kept by the core."""
+
+    def __init__(self, purse: Purse, say: Callable[[Frame], None]) -> None:
+        self._purse = purse
+        self._say = say
+        self._number = 0
+        self._waiting: dict[int, asyncio.Future[Reply]] = {}
+
+    async def reserve(self) -> Reservation | OverLimit:
+        """See `Desk`."""
+        return await self._purse.reserve()
+
+    def release(self, units: Sequence[Reservation]) -> None:
+        """See `Desk`."""
+        if units:
+            self._purse.release(len(units))
+
+    async def take(self, message: NewMessage, units: Sequence[Reservation]) -> Reply:
+        """See `Desk`."""
+        self._number += 1
+        number = self._number
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = future
+        self._say(taken(number, message))
+        try:
+            return await future
+        finally:
+            del self._waiting[number]
+
+    def answered(self, answer: Answer) -> None:
+        """The core has answered."""
+        future = self._waiting.get(answer.number)
+        if future is not None and not future.done():
+            future.set_result(answer.reply)
+
+
+class RemoteSenders:
+    """`submission.acceptance.ChecksSenders`, by the core; who was let pass is believed for some seconds."""
+
+    def __init__(
+        self, config: RelayConfig, say: Callable[[Frame], None], monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._say = say
+        self._monotonic = monotonic
+        self._number = 0
+        self._waiting: dict[int, asyncio.Future[Checked]] = {}
+        self._believed: dict[Mailbox, tuple[float, bool]] = {}
+        self.reconfigure(config)
+
+    def reconfigure(self, config: RelayConfig) -> None:
+        """Another policy: nobody is believed any more."""
+        self._off = config.sender_verification.mode is SenderMode.OFF
+        self._believed.clear()
+
+    async def check(self, sender: Mailbox) -> tuple[Reply | None, bool]:
+        """See `ChecksSenders`."""
+        if self._off:
+            return None, False
+        until, unknown = self._believed.get(sender, (0.0, False))
+        if self._monotonic() < until:
+            return None, unknown
+        self._number += 1
+        number = self._number
+        future: asyncio.Future[Checked] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = future
+        self._say(Check(number, sender.local, sender.domain))
+        try:
+            checked = await future
+        finally:
+            del self._waiting[number]
+        if checked.refusal is None:
+            if len(self._believed) >= _MAX_BELIEVED:
+                self._believed.clear()
+            self._believed[sender] = (self._monotonic() + _BELIEVED_SECONDS, checked.unknown)
+        return checked.refusal, checked.unknown
+
+    def answered(self, checked: Checked) -> None:
+        """The core has answered."""
+        future = self._waiting.get(checked.number)
+        if future is not None and not future.done():
+            future.set_result(checked)
+
+
+class HereSigner:
+    """`submission.acceptance.Signs`, in the front's own thread: to hand so little on to another costs more.
+
+    There is a front for each core; threads beside it would only take the interpreter's lock from each other.
+    """
+
+    def __init__(self, signer: Signer) -> None:
+        self._signer = signer
+
+    async def sign(self, domain: str, content: bytes | Path) -> bytes:
+        """See `Signs`; a file is read in a thread."""
+        if isinstance(content, bytes):
+            return self._signer.sign_here(domain, content)
+        return await self._signer.sign(domain, content)
+
+
+class RemoteCounts:
+    """`submission.acceptance.Counts`, in the core's metrics."""
+
+    def __init__(self, say: Callable[[Frame], None]) -> None:
+        self._say = say
+
+    def refused(self, reason: Refused) -> None:
+        """Count one refusal."""
+        self._say(Refusal(reason.value))
+
+
+def taken(number: int, message: NewMessage) -> Take:
+    """A message as it is handed over."""
+    content = message.content
+    return Take(
+        number,
+        message.id,
+        message.account,
+        message.reverse_path,
+        message.header_from,
+        message.message_id,
+        tuple((one.address, packed(one.dsn)) for one in message.recipients),
+        content if isinstance(content, bytes) else b"",
+        "" if isinstance(content, bytes) else content.name,
+        message.size,
+        message.received_at,
+        message.eight_bit,
+        message.smtputf8,
+        message.sender_unknown,
+    )
+
+
+def message(take: Take, incoming: Path) -> NewMessage:
+    """The message that was handed over. Raises ValueError for a file that lies elsewhere than in `incoming`."""
+    if take.file and Path(take.file).name != take.file:
+        raise ValueError(f"{take.file!r} is not a plain file name")
+    return NewMessage(
+        id=take.id,
+        account=take.account,
+        reverse_path=take.reverse_path,
+        header_from=take.header_from,
+        message_id=take.message_id,
+        recipients=[NewRecipient(address, hour=0, dsn=unpacked(dsn)) for address, dsn in take.recipients],
+        content=incoming / take.file if take.file else take.content,
+        size=take.size,
+        received_at=take.received_at,
+        eight_bit=take.eight_bit,
+        smtputf8=take.smtputf8,
+        sender_unknown=take.sender_unknown,
+    )

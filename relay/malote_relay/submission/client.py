@@ -1,0 +1,20 @@
+"""Who a client is for the limits: an IPv4 address, or an IPv6 network of 64 bits, which is what a customer gets."""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+
+
+@functools.lru_cache(maxsize=4096)
+def network(address: str) -> str:
+    """What counts as one client together with `address`. Text that is no address stands for itself."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv4Address):
+        return str(found)
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(found) >> 64 << 64, 64)))

@@ -1,0 +1,207 @@
+"""A relay with fronts (`listen.processes`): processes of their own speak to the clients, one counts and stores."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from typing import Any
+
+import pytest
+
+from malote_relay.config import configuration_hash, encode
+
+
+@pytest.fixture(autouse=True)
+def fronts(site: Any) -> None:
+    site.change(listen={"processes": 2}, limits={"max_sessions_per_client": 500})
+
+
+async def spread(relay: Any, count: int) -> list[Any]:
+    """Clients that are signed in: the kernel deals so many out to both fronts but for odds of one in thousands."""
+    return list(await asyncio.gather(*(relay.signed_in() for _ in range(count))))
+
+
+def used(relay: Any) -> int:
+    """How many fronts have sessions."""
+    return sum(bool(front.clients) for front in relay.relay.server._fronts)
+
+
+async def test_a_message_goes_through_any_front_signed_and_whole(relay: Any, world: Any, compose: Any) -> None:
+    clients = await spread(relay, 12)
+    assert used(relay) == 2
+    for number, client in enumerate(clients):
+        for line in ("MAIL FROM:<ana@acme.example>", f"RCPT TO:<r{number}@dest.example>", "DATA"):
+            assert (await client.say(line))[0] in "23"
+        assert (await client.say(compose() + b".\r\n")).startswith("250 2.0.0 accepted as ")
+    messages = await world.mx.wait_for(12)
+    assert {one.recipients[0] for one in messages} == {f"r{number}@dest.example" for number in range(12)}
+    assert all(b"DKIM-Signature:" in one.content for one in messages)
+    assert relay.counted("malote_messages_accepted_total", account="app") == 12
+    assert relay.counted("malote_sessions") == 12
+
+
+async def test_a_large_message_is_handed_over_by_its_file(relay: Any, world: Any, compose: Any, site: Any) -> None:
+    text = "\r\n".join(["a line of some length, to fill the message up with"] * 20_000)
+    assert (await relay.send(compose(text))).accepted
+    [arrived] = await world.mx.wait_for(1)
+    assert len(arrived.content) > 1_000_000
+    assert not list((site.spool / "incoming").iterdir())
+
+
+async def test_the_hours_limit_is_exact_over_all_fronts(start: Any, site: Any, compose: Any) -> None:
+    site.change(plan={"messages_per_hour": 300, "tolerance_percent": 20, "max_recipients": 100})
+    relay = await start()
+    clients = await spread(relay, 12)
+    assert used(relay) == 2
+
+    async def fill(client: Any) -> tuple[int, str]:
+        accepted, refusal = 0, ""
+        for turn in range(6):
+            await client.say("MAIL FROM:<ana@acme.example>")
+            taken = 0
+            for number in range(10):
+                reply = await client.say(f"RCPT TO:<r{turn}.{number}@dest.example>")
+                taken += reply.startswith("250")
+                refusal = refusal if reply.startswith("250") else reply
+            if not taken:
+                break
+            if turn == 2:  # some change their mind: what they had is for the others
+                await client.say("RSET")
+                continue
+            await client.say("DATA")
+            assert (await client.say(compose() + b".\r\n")).startswith("250")
+            accepted += taken
+        return accepted, refusal
+
+    ends = await asyncio.gather(*map(fill, clients))
+    # Whoever gave units back last may have left some: one client takes what is left, and then there is none.
+    last = await fill(clients[0])
+    assert sum(accepted for accepted, _ in ends) + last[0] == 360
+    assert await relay.stored() + relay.relay._window.usage(relay.relay._clock.now()).held == 360
+    assert last[1].startswith("550 5.7.1 hourly limit reached")
+    assert relay.reserved() == 0
+
+
+async def test_a_change_is_told_once_every_front_has_it(relay: Any, site: Any, eventually: Any) -> None:
+    clients = await spread(relay, 12)
+    assert used(relay) == 2
+    site.change(submission={"open": False, "reason": "closed for a test"})
+    wanted = configuration_hash(encode(site.config))
+    await eventually(lambda: relay.relay._readiness()["configHash"] == wanted)
+    for client in clients:
+        assert (await client.say("MAIL FROM:<ana@acme.example>")).endswith("closed for a test")
+    await eventually(lambda: relay.counted("malote_messages_refused_total", reason="submission_closed") == 12)
+
+
+async def test_sessions_are_limited_over_all_fronts(start: Any, site: Any) -> None:
+    site.change(limits={"max_sessions": 500, "max_sessions_per_client": 8})
+    relay = await start()
+    greetings = []
+    for _ in range(12):
+        dialogue = await relay.plain(greet=False)
+        greetings.append((await dialogue.read())[:3])
+        await asyncio.sleep(0.02)
+    assert greetings == ["220"] * 8 + ["421"] * 4
+
+
+async def test_a_front_that_is_killed_gives_back_what_it_had_and_is_followed_by_another(
+    start: Any, site: Any, eventually: Any, compose: Any
+) -> None:
+    site.change(plan={"messages_per_hour": 40, "tolerance_percent": 0})
+    relay = await start()
+    clients = await spread(relay, 12)
+    for client in clients:
+        await client.say("MAIL FROM:<ana@acme.example>")
+        for number in range(3):
+            assert (await client.say(f"RCPT TO:<r{number}@dest.example>")).startswith("250")
+    assert relay.reserved() == 36
+    first = set(relay.relay.server.pids)
+    for pid in first:
+        os.kill(pid, signal.SIGKILL)
+    server = relay.relay.server
+    await eventually(lambda: not first & set(server.pids) and all(front.begun for front in server._fronts), 15.0)
+    assert relay.reserved() == 0
+    await eventually(lambda: relay.counted("malote_sessions") == 0)
+    assert (await relay.send(compose(), to=tuple(f"r{number}@dest.example" for number in range(40)))).accepted
+
+
+async def test_nothing_acknowledged_is_lost_when_fronts_are_killed_under_load(
+    start: Any, site: Any, world: Any, compose: Any
+) -> None:
+    site.change(plan={"messages_per_hour": 100_000})
+    relay = await start()
+    acknowledged: set[str] = set()
+    done = asyncio.Event()
+
+    async def load(name: int) -> None:
+        number = 0
+        while not done.is_set():
+            with contextlib.suppress(ConnectionError, OSError, AssertionError, TimeoutError):
+                client = await relay.signed_in()
+                while not done.is_set():
+                    recipient = f"c{name}.{number}@dest.example"
+                    number += 1
+                    for line in ("MAIL FROM:<ana@acme.example>", f"RCPT TO:<{recipient}>", "DATA"):
+                        assert (await client.say(line))[:1] in ("2", "3")
+                    if (await client.say(compose() + b".\r\n")).startswith("250 2.0.0"):
+                        acknowledged.add(recipient)
+            await asyncio.sleep(0.05)
+
+    loads = [asyncio.create_task(load(name)) for name in range(6)]
+    for turn in range(4):
+        await asyncio.sleep(0.7)
+        pids = relay.relay.server.pids
+        if pids:
+            os.kill(pids[turn % len(pids)], signal.SIGKILL)
+    await asyncio.sleep(0.7)
+    done.set()
+    await asyncio.gather(*loads)
+    assert len(acknowledged) > 20
+    async with asyncio.timeout(20):
+        while True:
+            arrived = {recipient for one in world.mx.messages for recipient in one.recipients}
+            if acknowledged <= arrived:
+                break
+            await asyncio.sleep(0.1)
+
+
+async def test_fronts_end_with_the_core_whether_it_is_asked_to_or_killed(
+    program: Any, compose: Any, world: Any, eventually: Any
+) -> None:
+    def children() -> list[int]:
+        pid = program.process.pid
+        return [int(one) for one in open(f"/proc/{pid}/task/{pid}/children").read().split()]
+
+    def alive(pids: list[int]) -> list[int]:
+        return [pid for pid in pids if os.path.exists(f"/proc/{pid}") and b"front" in _command(pid)]
+
+    for how, code in ((signal.SIGTERM, 0), (signal.SIGKILL, -9)):
+        await program.start("--grace", "2")
+        fronts = children()
+        assert len(fronts) == 2
+        assert (await program.send(compose())).accepted
+        assert await program.end(how) == code
+        await eventually(lambda pids=fronts: not alive(pids))
+    await program.start()
+    await world.mx.wait_for(2)
+
+
+def _command(pid: int) -> bytes:
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
+        return file.read()
+    return b""
+
+
+async def test_a_transaction_under_way_in_a_front_finishes(start: Any, compose: Any, world: Any) -> None:
+    relay = await start()
+    client = await relay.at_data()
+    relay.relay._grace = 5.0
+    stopping = asyncio.create_task(relay.relay.server.stop(5.0))
+    await asyncio.sleep(0.3)
+    assert (await client.say(compose() + b".\r\n")).startswith("250 2.0.0")
+    assert (await client.read()).startswith("421 4.3.2")
+    async with asyncio.timeout(10):
+        await stopping
+    assert len(await world.mx.wait_for(1)) == 1
