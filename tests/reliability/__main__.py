@@ -122,7 +122,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.reliability", description=__doc__)
     cases = [*CASES, "power-loss"]
     parser.add_argument("--kills", type=int, default=120, help="in all cases together (default %(default)s)")
-    parser.add_argument("--boundaries", type=int, default=400, help="syncs to lose power at (default %(default)s)")
+    parser.add_argument(
+        "--boundaries",
+        type=int,
+        default=1_000_000,
+        help="lose power at so many syncs at most (default: at every one)",
+    )
     parser.add_argument("--cases", nargs="+", choices=cases, default=cases, help="default: all")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
     parser.add_argument("--processes", type=int, default=0, help="listen.processes of the relay (default: not set)")

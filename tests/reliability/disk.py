@@ -8,6 +8,8 @@ What is taken for granted, and no more:
 - within a write each sector of 512 octets is old or new. Octets outside of a write never change ("powersafe
   overwrite", which SQLite takes for granted too);
 - a rename is one step: the file is at the old place or at the new one, never at none;
+- a sync that failed may have written any part, and the kernel forgets the rest: a later sync does not bring it back
+  (Linux marks the pages clean). Names stay as they are then;
 - what a file has gained in size without its data is zeros.
 """
 
@@ -93,8 +95,9 @@ _ROOT = 0
 class Disk:
     """The directory `root` after the operations told so far. An inode's number that comes again is a new one."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, dice: random.Random | None = None) -> None:
         self._root = str(root)
+        self._dice = dice or random.Random(0)
         self._files: dict[int, _File] = {}
         self._number: dict[int, int] = {}  # inode → ours
         self._next = 1
@@ -128,6 +131,8 @@ class Disk:
                 self._files[self._number[operation.inode]].pending.append(_Cut(operation.position, operation.number))
             case oplog.SYNC:
                 self._sync(operation)
+            case oplog.FAILED:
+                self._forget(operation)
             case oplog.REMOVE:
                 self._enter(operation, (self._name(operation.path), None))
             case oplog.RENAME:
@@ -191,6 +196,16 @@ class Disk:
         for entry in reversed(chosen):
             _set(self._durable, entry)
         self._entries = [entry for entry in self._entries if entry not in chosen]
+
+    def _forget(self, operation: Operation) -> None:
+        number = self._number[operation.inode]
+        if number in self._directories:
+            return
+        file, begun = self._files[number], operation.number
+        for change in file.pending:
+            if change.position < begun and self._dice.random() < 0.5:
+                _change(file.durable, change, self._dice)
+        file.pending = [change for change in file.pending if change.position >= begun]
 
     def _enter(self, operation: Operation, *names: tuple[_Name, int | None]) -> None:
         entry = _Entry(operation.position, names)

@@ -32,6 +32,7 @@ struct control {
     int64_t room;             /* octets that files may still grow by; negative: no limit */
     uint32_t delay_least;     /* microseconds added to every sync: from this ... */
     uint32_t delay_most;      /* ... to this */
+    uint32_t failing;         /* of a thousand syncs so many fail (EIO) and sync nothing */
 };
 
 struct record {
@@ -250,11 +251,14 @@ UNTOLD("copy_file_range", out,
        ssize_t copy_file_range(int in, off64_t *from, int out, off64_t *to, size_t length, unsigned int flags),
        syscall(SYS_copy_file_range, in, from, out, to, length, flags))
 
+static uint32_t throw_dice(uint32_t faces) {
+    if (dice == 0) dice = (unsigned int)time(NULL) ^ (unsigned int)(uintptr_t)&dice;
+    return (uint32_t)rand_r(&dice) % faces;
+}
+
 static void linger(void) {
     if (control == NULL || control->delay_most == 0) return;
-    if (dice == 0) dice = (unsigned int)time(NULL) ^ (unsigned int)(uintptr_t)&dice;
-    uint32_t spread = control->delay_most - control->delay_least + 1;
-    uint64_t wait = control->delay_least + (uint64_t)rand_r(&dice) % spread;
+    uint64_t wait = control->delay_least + throw_dice(control->delay_most - control->delay_least + 1);
     struct timespec pause = {(time_t)(wait / 1000000), (long)(wait % 1000000) * 1000};
     nanosleep(&pause, NULL);
 }
@@ -264,6 +268,11 @@ static int synced(int descriptor, long call) {
     if (number == 0) return (int)syscall(call, descriptor);
     int64_t begun = log_length();
     linger();
+    if (control != NULL && control->failing != 0 && throw_dice(1000) < control->failing) {
+        tell('f', number, 0, begun, NULL, NULL, 0);
+        errno = EIO;
+        return -1;
+    }
     int result = (int)syscall(call, descriptor);
     if (result == 0) tell('s', number, 0, begun, NULL, NULL, 0);
     return result;

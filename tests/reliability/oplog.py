@@ -20,7 +20,7 @@ class Untold(Exception):
 class Operation:
     """One operation, once it was done. `kind`: see the names below; `position` is where in the log it stands.
 
-    `number` is an offset (write), a size (cut), or for a sync the length of the log when it began.
+    `number` is an offset (write), a size (cut), or the length of the log when a sync began, also one that FAILED.
     """
 
     position: int
@@ -32,7 +32,18 @@ class Operation:
     data: bytes
 
 
-CREATE, OPEN, WRITE, CUT, SYNC, RENAME, REMOVE, LOG, _UNKNOWN = "c", "o", "w", "t", "s", "r", "u", "l", "?"
+CREATE, OPEN, WRITE, CUT, SYNC, FAILED, RENAME, REMOVE, LOG, _UNKNOWN = (
+    "c",
+    "o",
+    "w",
+    "t",
+    "s",
+    "f",
+    "r",
+    "u",
+    "l",
+    "?",
+)
 
 
 def operations(file: Path) -> Iterator[Operation]:

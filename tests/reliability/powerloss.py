@@ -9,7 +9,9 @@ delivered must not be tried again; and every charge must have its recipient. `di
 from __future__ import annotations
 
 import asyncio
+import copy
 import hashlib
+import os
 import random
 import re
 import shutil
@@ -61,18 +63,33 @@ class PowerLoss:
 
     operations: int = 0
     syncs: int = 0
+    failed: int = 0
+    """How many of the syncs failed."""
     boundaries: int = 0
     between: int = 0
     states: dict[str, int] = field(default_factory=dict)
     accepted: int = 0
+    starts: int = 0
+    """Starts after a loss of power in which it was lost again, one of them with a damaged database to be salvaged."""
     seconds: float = 0.0
     complaints: list[str] = field(default_factory=list)
+
+    def add(self, start: PowerLoss) -> None:
+        """What came out of losing power again, while the relay starts after a loss."""
+        self.starts += 1
+        self.boundaries += start.boundaries
+        self.between += start.between
+        for name, count in start.states.items():
+            self.states[name] = self.states.get(name, 0) + count
+        self.complaints += [f"at a start after it: {words}" for words in start.complaints]
 
     def words(self) -> str:
         states = ", ".join(f"{count} {name}" for name, count in self.states.items())
         return (
-            f"\npower loss: {self.accepted} messages accepted, {self.operations} operations with {self.syncs} syncs;"
-            f" power lost at {self.boundaries} syncs and at {self.between} moments between;"
+            f"\npower loss: {self.accepted} messages accepted, {self.operations} operations with {self.syncs} syncs"
+            f" ({self.failed} failed);"
+            f" power lost at {self.boundaries} syncs and at {self.between} moments between,"
+            f" in {self.starts} starts after it too;"
             f"\n{sum(self.states.values())} states of the disk ({states}): {len(self.complaints)} complaints,"
             f" {self.seconds:.0f} s"
         )
@@ -89,8 +106,11 @@ class PowerLoss:
         ]  # fmt: skip
 
 
-async def run(settings: Settings, boundaries: int, *, seconds: float = 6.0) -> PowerLoss:
-    """Record a run with a kill and an orderly restart in it, then lose power at up to `boundaries` of its syncs."""
+async def run(settings: Settings, boundaries: int, *, seconds: float = 4.0) -> PowerLoss:
+    """Record a run with a kill and an orderly restart in it, then lose power at its syncs, at most `boundaries`.
+
+    Between the two some syncs fail: what was not acknowledged then may be anywhere, the rest must be where it was.
+    """
     began = time.monotonic()
     async with stage("power loss", settings) as on:
         on.furnish(spool=on.directory / "disk" / "spool", mix=_MIX)
@@ -100,9 +120,11 @@ async def run(settings: Settings, boundaries: int, *, seconds: float = 6.0) -> P
         on.relay.environment = shim.environment
         await on.relay.start()
         on.load.start(settings.sessions)
-        for ending in (on.relay.kill, on.relay.stop, None):
+        for ending, failing in ((on.relay.kill, 0.0), (on.relay.stop, 0.05), (None, 0.0)):
             await on.relay.listens()
+            shim.failing(failing)
             await asyncio.sleep(seconds / 3)
+            shim.failing(0.0)
             if ending is not None:
                 await ending()
                 await on.relay.start()
@@ -117,33 +139,66 @@ async def run(settings: Settings, boundaries: int, *, seconds: float = 6.0) -> P
         async def check(spool: Path, said: Said) -> list[str]:
             return await _check(spool, said, recipients)
 
-        result = await replay(shim.log, Disk(root), check, boundaries, on.random)
+        samples = Samples(on.directory / "samples", max(2, min(10, boundaries // 40)))
+        result = await replay(shim.log, Disk(root, on.random), check, boundaries, on.random, samples=samples)
+        for number, (sample, said) in enumerate(samples.taken):
+            result.add(await _again(sample, said, recipients, damaged=number == 0, dice=on.random))
     result.seconds = time.monotonic() - began
     return result
+
+
+@dataclass(slots=True)
+class Samples:
+    """Some of the states, kept with what had been said by then."""
+
+    directory: Path
+    wanted: int
+    taken: list[tuple[Path, Said]] = field(default_factory=list)
+
+    def take(self, state: Path, said: Said) -> None:
+        kept = shutil.copytree(state, self.directory / str(len(self.taken)) / "disk")
+        self.taken.append((kept, copy.deepcopy(said)))
 
 
 Check = Callable[[Path, Said], Any]
 """Looks at what is on the disk, given what had been said; a coroutine function that answers complaints."""
 
 
-async def replay(log: Path, model: Disk, check: Check, boundaries: int, dice: random.Random) -> PowerLoss:
-    """Lose power before syncs of the record, and between; at most `boundaries` of them, spread over all of it."""
+async def replay(
+    log: Path,
+    model: Disk,
+    check: Check,
+    boundaries: int,
+    dice: random.Random,
+    *,
+    before: Said | None = None,
+    samples: Samples | None = None,
+) -> PowerLoss:
+    """Lose power before syncs of the record, and between; at most `boundaries` of them, spread over all of it.
+
+    `before` is what had been said before the record begins.
+    """
     recorded = [
         operation for operation in oplog.operations(log) if operation.kind != oplog.OPEN or operation.directory
     ]
-    syncs = [place for place, operation in enumerate(recorded) if operation.kind == oplog.SYNC]
+    syncs = [place for place, operation in enumerate(recorded) if operation.kind in (oplog.SYNC, oplog.FAILED)]
     chosen = set(syncs if boundaries >= len(syncs) else dice.sample(syncs, boundaries))
     others = [place for place in range(len(recorded)) if place not in chosen]
     between = set(dice.sample(others, min(len(others), len(chosen) // 2)))
     result = PowerLoss(operations=len(recorded), syncs=len(syncs), boundaries=len(chosen), between=len(between))
-    said = Said()
+    said = before or Said()
+    sampled = set(dice.sample(syncs[len(syncs) // 10 :], samples.wanted)) if samples else set()
     with tempfile.TemporaryDirectory(prefix="malote-powerloss-", dir=_memory()) as name:
         for place, operation in enumerate(recorded):
             losses: tuple[Loss, ...] = ()
             if place in chosen:
-                losses = (disk.dropped(), disk.some(dice), disk.torn(dice))
+                losses = (disk.dropped(), dice.choice((disk.some, disk.torn))(dice))
             elif place in between:
                 losses = (dice.choice((disk.kept(), disk.some(dice), disk.torn(dice))),)
+            if samples is not None and place in sampled:
+                model.write(Path(name) / "sample", disk.torn(dice))
+                samples.take(Path(name) / "sample", said)
+                shutil.rmtree(Path(name) / "sample")
             for loss in losses:
                 target = Path(name) / "disk"
                 model.write(target, loss)
@@ -156,7 +211,51 @@ async def replay(log: Path, model: Disk, check: Check, boundaries: int, dice: ra
                 for event in oplog.events(operation):
                     said.hear(event)
     result.accepted = len(said.accepted)
+    result.failed = sum(operation.kind == oplog.FAILED for operation in recorded)
     return result
+
+
+_OPEN = """
+import asyncio, pathlib, sys
+from malote_relay.store.sqlite import SqliteStore
+
+async def start():
+    store = SqliteStore(pathlib.Path(sys.argv[1]))
+    await store.open()
+    await store.close()
+
+asyncio.run(start())
+"""
+
+
+async def _again(
+    root: Path, said: Said, recipients: Mapping[str, list[str]], *, damaged: bool, dice: random.Random
+) -> PowerLoss:
+    """Power is lost once more while the store opens what the first loss has left; a damaged one is salvaged first."""
+    if damaged:
+        _damage_an_index(root / "spool" / "relay.db")
+    model, shim = Disk.of(root), Faults(root.parent, root, log=True)
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _OPEN, str(root / "spool"), env={**os.environ, **shim.environment}
+    )
+    if await child.wait() != 0:
+        return PowerLoss(complaints=["the store did not open"])
+
+    async def check(spool: Path, said: Said) -> list[str]:
+        complaints = await _check(spool, said, recipients)
+        return [words for words in complaints if not (damaged and words.startswith("set aside: the database was"))]
+
+    return await replay(shim.log, model, check, sys.maxsize, dice, before=said)
+
+
+def _damage_an_index(database: Path) -> None:
+    connection = sqlite3.connect(database)
+    (page,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'recipients_by_time'").fetchone()
+    (size,) = connection.execute("PRAGMA page_size").fetchone()
+    connection.close()  # the last one: the log goes into the database
+    with database.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(os.urandom(size))
 
 
 def _memory() -> Path | None:

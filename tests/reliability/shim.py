@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.bench.processes import BenchError
 
 _SOURCE = Path(__file__).with_name("faults.c")
-_CONTROL = struct.Struct("<qII")
+_CONTROL = struct.Struct("<qIII4x")
 
 UNLIMITED = -1
 
@@ -49,7 +49,7 @@ class Faults:
     def __init__(self, directory: Path, root: Path, *, log: bool = False) -> None:
         self.log = directory / "operations.log"
         self._control = directory / "faults.control"
-        self._room, self._delays = UNLIMITED, (0, 0)
+        self._room, self._delays, self._failing = UNLIMITED, (0, 0), 0
         self._set()
         self.environment = {
             "LD_PRELOAD": str(library()),
@@ -69,10 +69,15 @@ class Faults:
         self._delays = int(least * 1e6), int(most * 1e6)
         self._set()
 
+    def failing(self, share: float) -> None:
+        """This share of all syncs fails with an I/O error."""
+        self._failing = int(share * 1000)
+        self._set()
+
     def _set(self) -> None:
         # In place: the relay has this very file mapped.
         descriptor = os.open(self._control, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            os.pwrite(descriptor, _CONTROL.pack(self._room, *self._delays), 0)
+            os.pwrite(descriptor, _CONTROL.pack(self._room, *self._delays, self._failing), 0)
         finally:
             os.close(descriptor)
