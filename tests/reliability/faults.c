@@ -13,6 +13,8 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -33,6 +35,7 @@ struct control {
     uint32_t delay_least;     /* microseconds added to every sync: from this ... */
     uint32_t delay_most;      /* ... to this */
     uint32_t failing;         /* of a thousand syncs so many fail (EIO) and sync nothing */
+    uint32_t dying;           /* the process kills itself when nothing is half done or half told */
 };
 
 struct record {
@@ -53,6 +56,23 @@ static int log_file = -1;
 static struct control *control;
 static uint64_t inode_of[FILES]; /* of descriptors opened below the root; 0: not ours */
 static __thread unsigned int dice;
+
+/* Whatever changes a file holds this from before it is done until it has been told. */
+static pthread_rwlock_t doing = PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP;
+
+static int begin_operation(void) {
+    if (control != NULL && control->dying) {
+        pthread_rwlock_wrlock(&doing);
+        kill(getpid(), SIGKILL);
+        pause();
+    }
+    pthread_rwlock_rdlock(&doing);
+    return 1;
+}
+static void end_operation(int *begun) {
+    if (*begun) pthread_rwlock_unlock(&doing);
+}
+#define OPERATION int begun_operation __attribute__((cleanup(end_operation), unused)) = begin_operation()
 
 static int raw_open(const char *path, int flags, mode_t mode) {
     return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
@@ -136,6 +156,7 @@ static int opened(const char *path, int flags, mode_t mode) {
         if (descriptor >= 0 && descriptor < FILES) inode_of[descriptor] = 0;
         return descriptor;
     }
+    OPERATION;
     struct stat status;
     int is_new = (flags & O_CREAT) && lstat(path, &status) != 0;
     if (is_new && no_room()) return -1;
@@ -187,9 +208,11 @@ int close(int descriptor) {
 
 ssize_t write(int descriptor, const void *data, size_t count) {
     uint64_t number = inode(descriptor);
+    if (number == 0 && descriptor != 2) return syscall(SYS_write, descriptor, data, count);
+    OPERATION;
     if (number == 0) {
         ssize_t plain = syscall(SYS_write, descriptor, data, count);
-        if (descriptor == 2 && plain > 0) tell('l', 0, 0, 0, NULL, data, (size_t)plain);
+        if (plain > 0) tell('l', 0, 0, 0, NULL, data, (size_t)plain);
         return plain;
     }
     int64_t at = fcntl(descriptor, F_GETFL) & O_APPEND ? LLONG_MAX / 2 : lseek(descriptor, 0, SEEK_CUR);
@@ -203,6 +226,7 @@ ssize_t write(int descriptor, const void *data, size_t count) {
 static ssize_t put(int descriptor, const void *data, size_t count, int64_t offset) {
     uint64_t number = inode(descriptor);
     if (number == 0) return syscall(SYS_pwrite64, descriptor, data, count, offset);
+    OPERATION;
     size_t granted = room_for(descriptor, count, offset);
     if (granted == 0 && count > 0) return errno = ENOSPC, -1;
     ssize_t written = syscall(SYS_pwrite64, descriptor, data, granted, offset);
@@ -223,6 +247,7 @@ ssize_t writev(int descriptor, const struct iovec *parts, int count) {
 
 static int cut(int descriptor, int64_t size) {
     uint64_t number = inode(descriptor);
+    OPERATION;
     int result = (int)syscall(SYS_ftruncate, descriptor, size);
     if (result == 0 && number) tell('t', number, 0, size, NULL, NULL, 0);
     return result;
@@ -266,6 +291,7 @@ static void linger(void) {
 static int synced(int descriptor, long call) {
     uint64_t number = inode(descriptor);
     if (number == 0) return (int)syscall(call, descriptor);
+    OPERATION;
     int64_t begun = log_length();
     linger();
     if (control != NULL && control->failing != 0 && throw_dice(1000) < control->failing) {
@@ -281,6 +307,7 @@ int fsync(int descriptor) { return synced(descriptor, SYS_fsync); }
 int fdatasync(int descriptor) { return synced(descriptor, SYS_fdatasync); }
 
 int rename(const char *from, const char *to) {
+    OPERATION;
     struct stat status = {0};
     int told = (ours(from) || ours(to)) && lstat(from, &status) == 0;
     int result = (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0);
@@ -295,18 +322,21 @@ int link(const char *from, const char *to) {
 }
 
 int unlink(const char *path) {
+    OPERATION;
     int result = (int)syscall(SYS_unlinkat, AT_FDCWD, path, 0);
     if (result == 0 && ours(path)) tell('u', 0, 0, 0, path, NULL, 0);
     return result;
 }
 
 int rmdir(const char *path) {
+    OPERATION;
     int result = (int)syscall(SYS_unlinkat, AT_FDCWD, path, AT_REMOVEDIR);
     if (result == 0 && ours(path)) tell('u', 0, 1, 0, path, NULL, 0);
     return result;
 }
 
 int mkdir(const char *path, mode_t mode) {
+    OPERATION;
     if (ours(path) && no_room()) return -1;
     int result = (int)syscall(SYS_mkdirat, AT_FDCWD, path, mode);
     struct stat status;

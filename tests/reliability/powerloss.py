@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ async def run(settings: Settings, boundaries: int, *, seconds: float = 4.0) -> P
         on.relay.environment = shim.environment
         await on.relay.start()
         on.load.start(settings.sessions)
-        for ending, failing in ((on.relay.kill, 0.0), (on.relay.stop, 0.05), (None, 0.0)):
+        for ending, failing in ((partial(on.relay.killed_by, shim), 0.0), (on.relay.stop, 0.05), (None, 0.0)):
             await on.relay.listens()
             shim.failing(failing)
             await asyncio.sleep(seconds / 3)
@@ -129,7 +130,7 @@ async def run(settings: Settings, boundaries: int, *, seconds: float = 4.0) -> P
                 await ending()
                 await on.relay.start()
         await on.load.stop()
-        await on.relay.kill()
+        await on.relay.killed_by(shim)
         if any(life.killed is None and life.ended is None for life in on.relay.lives):
             raise BenchError("the recorded relay ended by itself")
         recipients = {message.queue_id: message.recipients for message in on.load.sent if message.acknowledged}

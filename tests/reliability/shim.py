@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.bench.processes import BenchError
 
 _SOURCE = Path(__file__).with_name("faults.c")
-_CONTROL = struct.Struct("<qIII4x")
+_CONTROL = struct.Struct("<qIIII")
 
 UNLIMITED = -1
 
@@ -35,7 +35,7 @@ def library() -> Path:
     if not built.exists():
         built.parent.mkdir(parents=True, exist_ok=True)
         fresh = built.with_suffix(f".{os.getpid()}")
-        command = ["cc", "-O2", "-fPIC", "-shared", "-o", str(fresh), str(_SOURCE), "-ldl"]
+        command = ["cc", "-O2", "-fPIC", "-shared", "-o", str(fresh), str(_SOURCE), "-ldl", "-lpthread"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise BenchError(f"{_SOURCE.name} could not be compiled:\n{done.stderr}")
@@ -49,7 +49,7 @@ class Faults:
     def __init__(self, directory: Path, root: Path, *, log: bool = False) -> None:
         self.log = directory / "operations.log"
         self._control = directory / "faults.control"
-        self._room, self._delays, self._failing = UNLIMITED, (0, 0), 0
+        self._room, self._delays, self._failing, self._dying = UNLIMITED, (0, 0), 0, False
         self._set()
         self.environment = {
             "LD_PRELOAD": str(library()),
@@ -74,10 +74,15 @@ class Faults:
         self._failing = int(share * 1000)
         self._set()
 
+    def dying(self, yes: bool) -> None:
+        """Have the process kill itself at its next operation, when none is half done: the log is complete then."""
+        self._dying = yes
+        self._set()
+
     def _set(self) -> None:
         # In place: the relay has this very file mapped.
         descriptor = os.open(self._control, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            os.pwrite(descriptor, _CONTROL.pack(self._room, *self._delays, self._failing), 0)
+            os.pwrite(descriptor, _CONTROL.pack(self._room, *self._delays, self._failing, self._dying), 0)
         finally:
             os.close(descriptor)

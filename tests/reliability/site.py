@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from tests.bench.processes import BenchError, Child, free_port
 from tests.reliability.internet import SENDER, Internet
+from tests.reliability.shim import Faults
 
 from malote_dev.mailworld.certificates import CertificateAuthority
 from malote_relay import passwords
@@ -207,6 +208,18 @@ class Relay:
             os.killpg(self.child.process.pid, signal.SIGKILL)
         await self.child.process.wait()
         self.life.ended = time.monotonic()
+
+    async def killed_by(self, shim: Faults) -> None:
+        """Have it kill itself between two operations, so that the record is complete, and wait for the end."""
+        assert self.child is not None
+        shim.dying(True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(5.0):
+                await self.child.process.wait()
+        if self.child.process.returncode is None:  # nothing was to be done: it is between two operations
+            await self.kill()
+        self.life.killed = self.life.ended = time.monotonic()
+        shim.dying(False)
 
     async def stop(self) -> None:
         """An orderly end; harmless when it does not run."""
