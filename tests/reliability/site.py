@@ -34,6 +34,7 @@ from malote_relay.config import (
     Domain,
     Limits,
     Listen,
+    Notices,
     Plan,
     RelayConfig,
     Resolver,
@@ -112,6 +113,7 @@ class Site:
                 submissions_port=self.port,
                 observe_port=self._observe_port,
             ),
+            notices=Notices(per_sender_per_hour=10_000_000, per_hour=10_000_000),  # all are counted
             limits=Limits(min_free_bytes=self.min_free_bytes, max_sessions_per_client=500),
         )
         told = json.loads(encode(config))

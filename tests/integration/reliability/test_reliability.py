@@ -51,7 +51,8 @@ async def test_clock_steps_break_no_promise_of_the_hours(settings: Settings) -> 
 async def test_power_lost_at_a_sync_or_between_loses_nothing(settings: Settings) -> None:
     lost = await powerloss.run(settings, 40, seconds=3.0)
     assert lost.complaints == []
-    assert lost.boundaries == 40
+    assert lost.boundaries >= 40
+    assert lost.starts == 2
     assert lost.accepted > 50
 
 
