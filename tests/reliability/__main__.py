@@ -39,7 +39,7 @@ async def run(options: argparse.Namespace) -> int:
             seed=options.seed,
             directory=Path(name),
             extra={"listen": {"processes": options.processes}} if options.processes else {},
-            below=bool(options.processes),
+            one_of_many=bool(options.processes),
             mount=not options.no_mount,
         )
         outcomes = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import json
 import os
 import signal
@@ -47,6 +48,7 @@ USER = "app@reliability"
 PASSWORD = "a password of the harness"
 MAX_RETRY_SECONDS = 4
 _START_SECONDS = 60.0
+_NOTICE_SECONDS = 0.5
 
 
 class Site:
@@ -126,6 +128,14 @@ class Site:
         fresh.replace(file)
 
 
+class Victim(enum.Enum):
+    """Which of the relay's processes are killed; all the same where there is but one."""
+
+    ALL = "all"
+    FIRST = "the first: the one that was started"
+    BELOW = "one below it"
+
+
 @dataclass(slots=True)
 class Life:
     """One run of the relay: from when to when, how it ended, and the log it wrote. Times are monotonic."""
@@ -191,23 +201,22 @@ class Relay:
                     writer.transport.abort()
                     return
 
-    async def kill(self, *, of_the_children: bool = False) -> None:
-        """SIGKILL for the whole process group, or for its first process, or for one below it, and wait for the end.
+    async def kill(self, victim: Victim = Victim.ALL) -> None:
+        """SIGKILL, and wait for the end.
 
-        Where only a process below it is killed the relay may go on or end by itself: it is ended then.
+        Where one process is killed the others have a moment to notice, and to go on or to end; then all are killed.
         """
         assert self.child is not None
         if self.child.process.returncode is not None:
             raise BenchError(f"the relay ended by itself:\n{self.child.tail()}")
-        below = _children(self.child.process.pid) if of_the_children else []
+        first = self.child.process.pid
+        below = _children(first)
         self.life.killed = time.monotonic()
-        if below:
-            os.kill(below[-1], signal.SIGKILL)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
-                    await self.child.process.wait()
+        if below and victim is not Victim.ALL:
+            os.kill(first if victim is Victim.FIRST else below[-1], signal.SIGKILL)
+            await asyncio.sleep(_NOTICE_SECONDS)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.child.process.pid, signal.SIGKILL)
+            os.killpg(first, signal.SIGKILL)
         await self.child.process.wait()
         self.life.ended = time.monotonic()
 

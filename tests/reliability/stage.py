@@ -18,7 +18,7 @@ from tests.reliability.internet import Internet
 from tests.reliability.ledger import Account
 from tests.reliability.load import Load, Mix
 from tests.reliability.shim import Faults
-from tests.reliability.site import Relay, Site
+from tests.reliability.site import Relay, Site, Victim
 
 _DRAIN_SECONDS = 90.0
 _STARTS_KILLED = 0.15
@@ -27,7 +27,7 @@ _STARTS_KILLED = 0.15
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What all cases share. `extra` is for relay.json; `below` kills a process below the relay's first, sometimes;
+    """What all cases share. `extra` is for relay.json; `one_of_many` kills but one of the relay's processes at times;
     `mount` allows a file system of its own for the full disk.
     """
 
@@ -35,7 +35,7 @@ class Settings:
     directory: Path
     sessions: int = 8
     extra: Mapping[str, Any] = field(default_factory=dict)
-    below: bool = False
+    one_of_many: bool = False
     mount: bool = True
     verbose: bool = True
 
@@ -84,7 +84,7 @@ class Stage:
         else:
             await self.relay.listens()
             await asyncio.sleep(dice.uniform(0.02, works))
-        await self.relay.kill(of_the_children=self.settings.below and dice.random() < 0.5)
+        await self.relay.kill(dice.choice(list(Victim)) if self.settings.one_of_many else Victim.ALL)
         self.kills += 1
         await self.relay.start()
 
