@@ -30,6 +30,10 @@ SHARES = {"kills": 0.6, "slow-disk": 0.12, "full-disk": 0.1, "clock-steps": 0.18
 """Of all kills of a run, by case."""
 
 
+MARK_KILLS = 100
+"""What a whole run must have."""
+
+
 async def run(options: argparse.Namespace) -> int:
     print(f"seed {options.seed}", flush=True)
     results: list[dict[str, Any]] = []
@@ -87,7 +91,8 @@ def _print(outcomes: Sequence[Outcome]) -> None:
 
 
 def _results(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    results = [_figure("kills", sum(outcome.kills for outcome in outcomes), "", None, None)]
+    kills = sum(outcome.kills for outcome in outcomes)
+    results = [_figure("kills", kills, "", MARK_KILLS, kills >= MARK_KILLS)]
     for outcome in outcomes:
         account, name = outcome.account, outcome.name
         results += [
