@@ -55,6 +55,10 @@ e2e: $(STAMP) ## The same story on a real node (root, Debian; installs what it n
 bench: $(STAMP) ## The relay against Postfix + OpenDKIM (Debian packages), into build/bench/
 	$(BIN)/python -m tests.bench.relay
 
+.PHONY: reliability
+reliability: $(STAMP) ## The relay killed, its disk full and slow, its clock moved, its power lost, into build/bench/
+	$(BIN)/python -m tests.reliability
+
 .PHONY: bench-operator
 bench-operator: $(STAMP) ## How long a tenant waits for the operator, into build/bench/
 	$(BIN)/python -m tests.bench.operator

@@ -87,7 +87,8 @@ class NewMessage:
     """A message ready to be kept: `content` is exactly what will be sent after DATA, CRLF line ends, signed.
 
     Large content is a file already written and synced inside the store's `incoming` directory; `accept` takes
-    it over. `sender_unknown` flags a sender address whose existence could not be established.
+    it over. `size` is the content's in octets: a file that has another one later is damaged. `sender_unknown` flags a
+    sender address whose existence could not be established.
     """
 
     id: str
@@ -246,7 +247,7 @@ class Store(Protocol):
         ...
 
     async def content(self, message_id: str) -> bytes | Path:
-        """The message as accepted. Raises KeyError when it is gone."""
+        """The message as accepted. Raises KeyError when it is gone, or when its file is not whole any more."""
         ...
 
     async def record(self, outcomes: Sequence[Outcome]) -> None:

@@ -7,16 +7,21 @@ now, and everything stays as it is.
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
+import stat
 from pathlib import Path
 from typing import Final
 
 from malote_relay.store import salvage, schema
 from malote_relay.store.layout import Layout, sync_directory
 from malote_relay.store.model import StoreError
+from malote_relay.store.salvage import set_aside
 
 _DAMAGE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_QUEUE: Final = ("messages", "recipients")
+"""Checked against their indexes too, a look-up for each row: what an index has lost would never be due."""
 _ERROR_CODE: Final = re.compile(r"error code[= ](\d+)")
 
 
@@ -38,8 +43,8 @@ def prepare(layout: Layout) -> tuple[sqlite3.Connection, list[str]]:
         said.append(salvage.salvage(layout, str(damage)))
         connection = _sound(layout.database)
     try:
-        _clear_strays(layout, connection)
-        said += _missing_files(layout, connection)
+        said += _clear_strays(layout, connection)
+        said += _damaged_files(layout, connection)
         # The first transaction creates the log: with it in the directory the directory can be made durable.
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("DELETE FROM hours WHERE charged <= 0")
@@ -69,17 +74,26 @@ def _sound(database: Path) -> sqlite3.Connection:
     connection: sqlite3.Connection | None = None
     try:
         connection = schema.connect(database)
-        findings = [finding for (finding,) in connection.execute("PRAGMA quick_check(3)") if finding != "ok"]
-        if findings:
-            raise _judged(database, " ".join(" ".join(findings).split()))
+        _check(database, connection, "quick_check(3)")
         schema.migrate(connection)
+        if missing := schema.missing(connection):
+            raise _Damaged(f"it has no {', '.join(missing)}")
+        for table in _QUEUE:
+            _check(database, connection, f"integrity_check({table})")
     except BaseException as error:
         if connection is not None:
             connection.close()
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE:
+        if not isinstance(error, _Damaged) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE:
             raise _Damaged(str(error)) from error
         raise
     return connection
+
+
+def _check(database: Path, connection: sqlite3.Connection, check: str) -> None:
+    """Run one of SQLite's checks. Raises what its findings mean."""
+    findings = [finding for (finding,) in connection.execute(f"PRAGMA {check}") if finding != "ok"]
+    if findings:
+        raise _judged(database, " ".join(" ".join(findings).split()))
 
 
 def _judged(database: Path, findings: str) -> Exception:
@@ -90,37 +104,42 @@ def _judged(database: Path, findings: str) -> Exception:
     return _Damaged(findings)
 
 
-def _clear_strays(layout: Layout, connection: sqlite3.Connection) -> None:
-    """Remove content that was never accepted: a sound database names all that was."""
-    for stray in layout.incoming.iterdir():
-        stray.unlink()
+def _clear_strays(layout: Layout, connection: sqlite3.Connection) -> list[str]:
+    """Remove content that was never accepted: a sound database names all that was. What is no file is set aside."""
     known = {message for (message,) in connection.execute("SELECT id FROM messages WHERE content IS NULL")}
-    for path in layout.spool.iterdir():
-        if path.name not in known:
-            path.unlink()
-
-
-def _missing_files(layout: Layout, connection: sqlite3.Connection) -> list[str]:
-    """Take messages whose content is gone off the queue, with an event that says so."""
-    present = {path.name for path in layout.spool.iterdir()}
-    rows = connection.execute("SELECT seq, id FROM messages WHERE content IS NULL").fetchall()
+    strays = [*layout.incoming.iterdir(), *(path for path in layout.spool.iterdir() if path.name not in known)]
     said = []
-    for seq, message in rows:
-        if message in present:
-            continue
-        reply = "the content file was missing when the relay started: the spool was damaged"
-        connection.execute("BEGIN IMMEDIATE")
-        waiting = connection.execute(
-            "INSERT INTO events (at, message, account, reverse_path, header_from, recipient, domain, status,"
-            " bounce_class, reply, host, tls, attempt, received_at, size, flags)"
-            " SELECT max(r.next_attempt_at, m.received_at), m.id, m.account, m.reverse_path, m.header_from,"
-            " r.address, r.domain, 'failed', '', ?1, '', '', r.attempts,"
-            " m.received_at, m.size, m.flags"
-            " FROM messages AS m JOIN recipients AS r ON r.id >> 16 = m.seq WHERE m.seq = ?2",
-            (reply, seq),
-        ).rowcount
-        connection.execute("DELETE FROM recipients WHERE id >> 16 = ?", (seq,))
-        connection.execute("DELETE FROM messages WHERE seq = ?", (seq,))
-        connection.execute("COMMIT")
-        said.append(f"message {message}: {reply}; {waiting} recipients will not get it")
+    for stray in strays:
+        if stray.is_dir() and not stray.is_symlink():
+            said.append(
+                f"{stray} is a directory, which the relay never makes; it is kept as {set_aside(layout, stray)}"
+            )
+        else:
+            stray.unlink()
     return said
+
+
+def _damaged_files(layout: Layout, connection: sqlite3.Connection) -> list[str]:
+    """Say which messages have lost their content, and keep what is left of it aside.
+
+    They stay in the queue: when their turn comes they fail, and their senders are told (`Store.content`).
+    """
+    said = []
+    for message, size in connection.execute("SELECT id, size FROM messages WHERE content IS NULL").fetchall():
+        file = layout.spool / message
+        if not (found := damage(file, size)):
+            continue
+        words = f"message {message}: its content {found}: the spool was damaged. It will not be delivered"
+        said.append(f"{words}; what is left is kept as {set_aside(layout, file)}" if os.path.lexists(file) else words)
+    return said
+
+
+def damage(file: Path, size: int) -> str:
+    """What is wrong with a content file that was accepted with this size; "" for nothing. Raises OSError."""
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        return "is missing"
+    if not stat.S_ISREG(status.st_mode):
+        return "is no file"
+    return f"has {status.st_size} octets of {size}" if status.st_size != size else ""

@@ -8,6 +8,8 @@ only ``relay.db.new``, and what is left to do is `finish`: set aside, then give 
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
@@ -84,6 +86,19 @@ def set_aside_contents(layout: Layout, known: Collection[str] = ()) -> str:
     return f"{len(strays)} contents without a message in the database are kept in {layout.quarantine}"
 
 
+def set_aside(layout: Layout, path: Path) -> Path:
+    """Move something damaged out of the way, to be looked at; where it is then. Raises OSError."""
+    layout.quarantine.mkdir(mode=0o700, exist_ok=True)
+    aside, number = layout.quarantine / path.name, 0
+    while os.path.lexists(aside):
+        number += 1
+        aside = aside.with_name(f"{path.name}.{number}")
+    path.rename(aside)
+    sync_directory(layout.quarantine)
+    sync_directory(path.parent)
+    return aside
+
+
 def _told(database: Path) -> tuple[dict[str, int], set[str]]:
     """Rows by table, and the messages whose content is a file."""
     connection = schema.connect(database, read_only=True)
@@ -136,6 +151,11 @@ def _readable(damaged: Path, table: str) -> Iterator[dict[str, Any]]:
         try:
             connection = schema.connect(damaged, read_only=True)
             connection.text_factory = lambda text: text.decode(errors="replace")
+            # One damaged definition must not hide the tables whose definitions are sound: with this the first
+            # statement fails, and those after it see what could be understood.
+            connection.execute("PRAGMA writable_schema = ON")
+            with contextlib.suppress(sqlite3.DatabaseError):
+                connection.execute("SELECT name FROM sqlite_schema").fetchall()
             rows = connection.execute(f"SELECT * FROM {table} NOT INDEXED ORDER BY rowid {direction}")  # noqa: S608
             columns = [name for name, *_ in rows.description]
             for row in rows:

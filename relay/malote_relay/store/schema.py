@@ -133,3 +133,24 @@ def migrate(connection: sqlite3.Connection) -> None:
         )
     for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
         connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
+
+
+def missing(connection: sqlite3.Connection) -> list[str]:
+    """What a database of the current version must have and this one has not: tables, columns, indexes."""
+    fresh = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        migrate(fresh)
+        return sorted(_parts(fresh) - _parts(connection))
+    finally:
+        fresh.close()
+
+
+def _parts(connection: sqlite3.Connection) -> set[str]:
+    columns = connection.execute(
+        "SELECT 'column ' || t.name || '.' || c.name FROM sqlite_schema AS t, pragma_table_info(t.name) AS c"
+        " WHERE t.type = 'table'"
+    )
+    indexes = connection.execute(
+        "SELECT 'index ' || name FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL"
+    )
+    return {name for (name,) in (*columns, *indexes)}

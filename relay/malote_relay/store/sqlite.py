@@ -179,11 +179,20 @@ class SqliteStore:
         return earliest
 
     async def content(self, message_id: str) -> bytes | Path:
-        """The message as accepted. Raises KeyError when it is gone."""
+        """The message as accepted. Raises KeyError when it is gone, or when its file is not whole any more."""
         if (cached := self._cache.get(message_id)) is not None:
             return cached
-        content: bytes | None = await self._read(transactions.content, message_id)
-        return self._layout.spool / message_id if content is None else content
+        content: bytes | Path = await self._read(self._content, message_id)
+        return content
+
+    def _content(self, connection: sqlite3.Connection, message_id: str) -> bytes | Path:
+        kept = transactions.content(connection, message_id)
+        if isinstance(kept, bytes):
+            return kept
+        file = self._layout.spool / message_id
+        if recovery.damage(file, kept):
+            raise KeyError(message_id)
+        return file
 
     async def queue_state(self, now: float) -> QueueState:
         """Counts for metrics, from the writer's tally."""

@@ -323,13 +323,13 @@ def next_time(connection: sqlite3.Connection, after: float) -> float | None:
     return None if earliest is None else float(earliest)
 
 
-def content(connection: sqlite3.Connection, message: str) -> bytes | None:
-    """A message's content, None when it is in a file. Raises KeyError when the message is gone."""
-    row = connection.execute("SELECT content FROM messages WHERE id = ?", (message,)).fetchone()
+def content(connection: sqlite3.Connection, message: str) -> bytes | int:
+    """A message's content, or its length when it is in a file. Raises KeyError when the message is gone."""
+    row = connection.execute("SELECT content, size FROM messages WHERE id = ?", (message,)).fetchone()
     if row is None:
         raise KeyError(message)
     kept: bytes | None = row[0]
-    return kept
+    return int(row[1]) if kept is None else kept
 
 
 def oldest(connection: sqlite3.Connection) -> float | None:

@@ -184,7 +184,7 @@ class Writer:
         except BaseException:
             self._roll_back()
             raise
-        self._moved.clear()
+        self._moved.difference_update(one.message.id for one in kept)  # others' wait for their own transactions
         self._count(kept, ended)
         for name in ended.files:
             _quietly((self._spool / name).unlink)

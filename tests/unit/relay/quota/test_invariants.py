@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 import hypothesis.strategies as st
-from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from tests.unit.relay.quota.examples import search
 
 from malote_relay.quota import Charge, HourWindow, OverLimit, Reservation, hour_of, start_of
 from malote_relay.store.model import Hour, HourCharge, Respread
@@ -186,4 +186,4 @@ class Machine(RuleBasedStateMachine):
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestMachine.settings = search(150, 40)

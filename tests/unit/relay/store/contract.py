@@ -54,7 +54,7 @@ def message(
             for recipient in recipients
         ],
         content=content,
-        size=len(BODY),
+        size=len(content) if isinstance(content, bytes) else content.stat().st_size,
         received_at=at,
     )
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import os
+import random
 import resource
 import shutil
 import signal
@@ -210,3 +211,104 @@ async def test_the_spool_of_an_older_release_goes_on(tmp_path: Path, damaged: bo
         damage_an_index(tmp_path)
     said = await assert_all_there(tmp_path)
     assert bool(said) == damaged
+
+
+async def opened(directory: Path) -> tuple[list[str], tuple[str, ...]]:
+    """Who is due after a start that must succeed, whatever was done to the files; and what was set aside."""
+    store = SqliteStore(directory)
+    recovered = await store.open()
+    try:
+        due = await store.due(NOW, 1000)
+        for queued in due:
+            with contextlib.suppress(KeyError):
+                await store.content(queued.message_id)
+        return addresses(due), tuple(recovered.quarantined)
+    finally:
+        await store.close()
+
+
+async def test_a_flipped_bit_is_survived_and_whatever_it_costs_is_said(tmp_path: Path) -> None:
+    """In a text it may go unseen: SQLite has no checksums. But no start fails, and no recipient vanishes silently."""
+    sound = (await spool_with_mail(tmp_path / "sound")) / "relay.db"
+    size, dice, said = sound.stat().st_size, random.Random(1), 0
+    for _ in range(150):
+        directory = shutil.copytree(sound.parent, tmp_path / "flipped")
+        bit = dice.randrange(size * 8)
+        with (directory / "relay.db").open("r+b") as file:
+            file.seek(bit // 8)
+            (octet,) = file.read(1)
+            file.seek(bit // 8)
+            file.write(bytes([octet ^ 1 << bit % 8]))
+        due, quarantined = await opened(directory)
+        assert quarantined or len(due) == len(_SMALL) + 1, f"bit {bit}"
+        said += bool(quarantined)
+        if quarantined:
+            assert (await opened(directory))[1] == (), "the next start finds nothing to say"
+        shutil.rmtree(directory)
+    assert said > 5, "some were seen"
+
+
+async def test_an_index_that_has_lost_an_entry_is_made_anew(tmp_path: Path) -> None:
+    await spool_with_mail(tmp_path)
+    connection = sqlite3.connect(tmp_path / "relay.db")
+    connection.execute("PRAGMA writable_schema = ON")
+    hidden = "CREATE INDEX recipients_by_time ON recipients (next_attempt_at, id, domain) WHERE address > '1'"
+    plain = connection.execute("SELECT sql FROM sqlite_schema WHERE name = 'recipients_by_time'").fetchone()[0]
+    for sql in (hidden, plain):
+        connection.execute("UPDATE sqlite_schema SET sql = ? WHERE name = 'recipients_by_time'", (sql,))
+        connection.commit()
+        connection.close()
+        connection = sqlite3.connect(tmp_path / "relay.db")
+        if sql is hidden:
+            connection.execute("REINDEX recipients_by_time")
+        connection.execute("PRAGMA writable_schema = ON")
+    connection.close()
+    assert "missing from index" in (await assert_all_there(tmp_path))[0]
+
+
+@pytest.mark.parametrize("what", ["recipients", "events", "recipients_by_time"])
+async def test_a_definition_that_is_gone_is_damage(tmp_path: Path, what: str) -> None:
+    await spool_with_mail(tmp_path)
+    connection = sqlite3.connect(tmp_path / "relay.db")
+    connection.execute("PRAGMA writable_schema = ON")
+    connection.execute("UPDATE sqlite_schema SET sql = replace(sql, ?1, 'x' || substr(?1, 2)),"
+                       " name = 'x' || substr(name, 2), tbl_name = replace(tbl_name, ?1, 'x' || substr(?1, 2))"
+                       " WHERE name = ?1", (what,))  # fmt: skip
+    connection.commit()
+    connection.close()
+    due, quarantined = await opened(tmp_path)
+    assert quarantined
+    assert len(due) == (0 if what == "recipients" else 41)
+
+
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.7, 0.99])
+async def test_a_database_cut_short_gives_what_is_left(tmp_path: Path, part: float) -> None:
+    database = (await spool_with_mail(tmp_path)) / "relay.db"
+    os.truncate(database, int(database.stat().st_size * part))
+    due, quarantined = await opened(tmp_path)
+    assert quarantined or len(due) == 41  # the last page may be a free one
+    assert bool(quarantined) == (tmp_path / "quarantine").exists()
+
+
+async def test_a_log_cut_short_or_overwritten_takes_away_the_latest_only(tmp_path: Path) -> None:
+    """The write-ahead log's frames carry checksums: what follows a damaged one was never there."""
+    store = SqliteStore(tmp_path / "sound")
+    await store.open()
+    for address in _SMALL:
+        await store.accept(message([address]))
+    killed = shutil.copytree(tmp_path / "sound", tmp_path / "killed")
+    await store.close()
+    size, dice = (killed / "relay.db-wal").stat().st_size, random.Random(2)
+    seen = set()
+    for cut in (0, 10, size - 1, *(dice.randrange(size) for _ in range(10))):
+        for garbage in (b"", os.urandom(1000)):
+            directory = shutil.copytree(killed, tmp_path / "cut")
+            os.truncate(directory / "relay.db-wal", cut)
+            with (directory / "relay.db-wal").open("ab") as log:
+                log.write(garbage)
+            due, quarantined = await opened(directory)
+            assert due == _SMALL[: len(due)], "the first ones, in their order"
+            assert not quarantined
+            seen.add(len(due))
+            shutil.rmtree(directory)
+    assert len(seen) > 5

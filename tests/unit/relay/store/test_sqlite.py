@@ -158,6 +158,23 @@ async def test_a_full_disk_refuses_and_room_lets_it_go_on(tmp_path: Path) -> Non
     assert (await reopened(tmp_path)).hours[HOUR].charged == 2, "what was refused is not charged"
 
 
+async def test_large_messages_that_fail_together_are_kept_one_by_one(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+    await store.open()
+    for name in ("one", "two", "three"):
+        (store.incoming / name).write_bytes(BODY)
+    twice = message(content=store.incoming / "two", identifier="one")  # what makes the transaction of all three fail
+    results = await asyncio.gather(
+        store.accept(message(content=store.incoming / "one", identifier="one")),
+        store.accept(twice),
+        store.accept(message(content=store.incoming / "three", identifier="three")),
+        return_exceptions=True,
+    )
+    assert [isinstance(result, StoreError) for result in results] == [False, True, False]
+    assert {path.name for path in (tmp_path / "spool").iterdir()} == {"one", "three"}
+    await store.close()
+
+
 def limit_pages(store: SqliteStore, pages: int) -> None:
     """SQLite's own limit gives the very error of a full file system."""
     assert store._writing is not None
@@ -201,7 +218,10 @@ async def test_what_a_damaged_database_still_tells_is_salvaged(tmp_path: Path) -
     assert contents == [BODY + b"x" * 3000] * len(queued)
 
 
-async def test_a_content_file_that_is_missing_is_said_and_its_message_ends(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("left", "words"), [(None, "is missing"), (BODY[:-1], "octets of")])
+async def test_a_content_file_that_is_not_whole_is_said_and_never_delivered(
+    tmp_path: Path, left: bytes | None, words: str
+) -> None:
     store = SqliteStore(tmp_path)
     await store.open()
     for name in ("gone", "there"):
@@ -209,14 +229,42 @@ async def test_a_content_file_that_is_missing_is_said_and_its_message_ends(tmp_p
         await store.accept(message([f"{name}@x.example"], content=store.incoming / name, identifier=name))
     await store.close()
     (tmp_path / "spool" / "gone").unlink()
+    if left is not None:
+        (tmp_path / "spool" / "gone").write_bytes(left)
     store = SqliteStore(tmp_path)
-    recovered = await store.open()
-    queued = await store.due(NOW, 10)
+    (said,) = (await store.open()).quarantined
+    # It stays queued: its turn ends it, and tells its sender.
+    assert addresses(await store.due(NOW, 10)) == ["gone@x.example", "there@x.example"]
+    with pytest.raises(KeyError):
+        await store.content("gone")
+    assert await store.content("there") == tmp_path / "spool" / "there"
     await store.close()
-    assert addresses(queued) == ["there@x.example"]
-    assert "message gone" in recovered.quarantined[0]
-    (event,) = await events(tmp_path)
-    assert (event["message"], event["recipient"], event["status"]) == ("gone", "gone@x.example", "failed")
+    assert "message gone" in said
+    assert words in said
+    if left is not None:
+        assert (tmp_path / "quarantine" / "gone").read_bytes() == left
+
+
+async def test_a_content_file_that_is_cut_short_while_the_relay_runs_is_not_delivered(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+    await store.open()
+    (store.incoming / "cut").write_bytes(BODY)
+    await store.accept(message(content=store.incoming / "cut", identifier="cut"))
+    os.truncate(tmp_path / "spool" / "cut", 10)
+    with pytest.raises(KeyError):
+        await store.content("cut")
+    await store.close()
+
+
+async def test_a_directory_among_the_contents_is_set_aside_and_said(tmp_path: Path) -> None:
+    await reopened(tmp_path)
+    for folder in ("incoming", "spool"):
+        (tmp_path / folder / "odd").mkdir()
+    assert [said.partition(" is a directory")[0] for said in (await reopened(tmp_path)).quarantined] == [
+        str(tmp_path / folder / "odd") for folder in ("incoming", "spool")
+    ]
+    assert {path.name for path in (tmp_path / "quarantine").iterdir()} == {"odd", "odd.1"}
+    assert not (await reopened(tmp_path)).quarantined
 
 
 async def test_a_content_file_that_was_never_accepted_is_removed(tmp_path: Path) -> None:

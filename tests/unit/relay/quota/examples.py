@@ -1,0 +1,18 @@
+"""How long property tests search: seconds by default, as long as one likes with MALOTE_EXAMPLES (a factor)."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+
+def search(examples: int, steps: int) -> settings:
+    """Settings for a state machine."""
+    factor = float(os.environ.get("MALOTE_EXAMPLES", "1"))
+    return settings(
+        max_examples=max(1, int(examples * factor)),
+        stateful_step_count=steps,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
