@@ -10,7 +10,6 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from tests.bench.contenders import Entry, Malote
 from tests.bench.throughput import World, send
@@ -33,7 +32,7 @@ async def latency(entries: Sequence[Entry], runs: int, seconds: float, world: Wo
             scanned = isinstance(entry.contender, Malote) and number == runs - 1
             database = entry.contender.spool / "relay.db" if isinstance(entry.contender, Malote) else None
             with _scanning(database) if scanned and database else contextlib.nullcontext():
-                said: Mapping[str, Any] = await send(entry, world, SIZE, SESSIONS, messages, rate=RATE)
+                said = await send(entry, world, SIZE, SESSIONS, messages, rate=RATE)
             await world.sink.ask({"wait": 60})
             await asyncio.sleep(0.5)
             found[entry.name].append(said["millis"])

@@ -10,8 +10,9 @@ from __future__ import annotations
 import base64
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import dkim
 from tests.bench import contenders
@@ -94,7 +95,7 @@ async def _round(entry: Entry, case: Case, world: World, into: Measured) -> None
 
 async def send(
     entry: Entry, world: World, size: int, sessions: int, messages: int, *, fresh: bool = False, rate: float = 0.0
-) -> Mapping[str, float | Mapping[str, float]]:
+) -> dict[str, Any]:
     """Have the load generator send; what it says."""
     secure = {"tls": world.material.authority_file, "name": contenders.HOST} if entry.tls else {}
     return await load(
