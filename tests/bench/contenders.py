@@ -1,21 +1,21 @@
-"""What is compared: this relay, and Postfix with OpenDKIM as its milter, each an instance of the bench's own.
+"""What takes part: the material all share, and this relay. The others are in `peers`.
 
-Both keep each message on the same disk, synced, before they answer, sign it with the same RSA-2048 key, and deliver
-to the same sink with at most 20 connections. Where they differ, Postfix has the easier part: it knows no accounts,
-plans or events, and is told where to deliver (no DNS).
+Everybody keeps each message on the same disk, synced, before the answer, signs it with the same RSA-2048 key, and
+delivers to the same sink. Where they differ the others have the easier part: no TLS nor AUTH on one of their ways in,
+no accounts, plans or events, and they are told where to deliver (no DNS).
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import os
-import shutil
 import sys
 import urllib.error
 import urllib.request
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -69,33 +69,59 @@ class Material:
         self.authority_file.write_bytes(authority.pem)
 
 
+class Contender(Protocol):
+    """A server under test, with a queue on disk of its own."""
+
+    @property
+    def roots(self) -> Sequence[int]:
+        """Its processes; their descendants belong to it, too."""
+        ...
+
+    async def start(self, environment: Mapping[str, str] | None = None) -> list[Entry]:
+        """Start it; the ways in. Raises BenchError."""
+        ...
+
+    async def stop(self) -> None:
+        """End what was started. Harmless when nothing was."""
+        ...
+
+
 @dataclass(frozen=True)
 class Entry:
-    """A way in: what the load generator is told."""
+    """A way in: what the load generator is told. `peer` is whom the marks are against: "" for this relay."""
 
     name: str
+    contender: Contender
     port: int
     tls: bool
     user: str = ""
-    environment: dict[str, str] = field(default_factory=dict)
+    password: str = ""
+    peer: str = ""
 
 
 class Malote:
-    """`malote-relay` with a configuration directory as the operator writes it."""
+    """`malote-relay` with a configuration directory as the operator writes it.
 
-    def __init__(self, material: Material) -> None:
+    `processes` are those on the listener beside the core; with 0 the one process does all.
+    """
+
+    def __init__(self, material: Material, name: str = "Malote", *, processes: int = 0) -> None:
+        self.spool = material.directory / f"relay-{name.replace(' ', '-')}" / "spool"
         self._material = material
+        self._name = name
+        self._processes = processes
         self._ports = free_port(), free_port(), free_port()
         self._child: Child | None = None
 
     @property
-    def pid(self) -> int:
-        assert self._child is not None
-        return self._child.process.pid
+    def roots(self) -> Sequence[int]:
+        """Its process."""
+        return [] if self._child is None else [self._child.process.pid]
 
-    async def start(self) -> list[Entry]:
+    async def start(self, environment: Mapping[str, str] | None = None) -> list[Entry]:
+        """Start it on its spool, be it new or not."""
         material, password = self._material, "a password of the bench"
-        directory = material.directory / "malote"
+        directory = self.spool.parent
         starttls, tls, observe = self._ports
         config = RelayConfig(
             tenant="bench",
@@ -111,7 +137,13 @@ class Malote:
             accounts=(Account(name="app", username="app@bench", verifier=passwords.verifier(password)),),
             domains=(Domain(name=SENDER_DOMAIN, sending=True, keys=(DkimKey(selector=SELECTOR, file="key.pem"),)),),
             resolver=Resolver(nameservers=("127.0.0.1",), port=material.dns_port),
-            listen=Listen(address="127.0.0.1", submission_port=starttls, submissions_port=tls, observe_port=observe),
+            listen=Listen(
+                address="127.0.0.1",
+                submission_port=starttls,
+                submissions_port=tls,
+                observe_port=observe,
+                **({"processes": self._processes} if self._processes else {}),
+            ),
             limits=Limits(max_sessions_per_client=500),
         )
         for place, content in (
@@ -124,14 +156,18 @@ class Malote:
             (directory / place).write_bytes(content)
         program = Path(sys.executable).with_name("malote-relay")
         self._child = await Child.start(
-            [program, "--config", directory, "--spool", directory / "spool"], material.directory / "malote.log"
+            [program, "--config", directory, "--spool", self.spool],
+            material.directory / "malote.log",
+            environment=environment,
         )
         await _answers(f"http://127.0.0.1:{observe}/readyz", self._child)
-        return [Entry("Malote (TLS, AUTH)", tls, True, "app@bench", {"BENCH_PASSWORD": password})]
+        return [Entry(self._name, self, tls, True, "app@bench", password)]
 
     async def stop(self) -> None:
+        """End it; what is queued stays."""
         if self._child is not None:
             await self._child.stop()
+            self._child = None
 
 
 async def _answers(url: str, child: Child) -> None:
@@ -145,171 +181,3 @@ async def _answers(url: str, child: Child) -> None:
         else:
             return
     raise BenchError(f"the relay did not start:\n{child.tail()}")
-
-
-class Postfix:
-    """Postfix and OpenDKIM from Debian's packages: own configuration, queue and ports, one tuning, see `_MAIN`."""
-
-    def __init__(self, material: Material) -> None:
-        self._material = material
-        self._directory = material.directory / "postfix"
-        self._children: list[Child] = []
-
-    @staticmethod
-    def missing() -> str:
-        """Why it cannot be run here; "" when it can."""
-        if os.geteuid() != 0:
-            return "Postfix changes its user by itself and must be started by root: run the bench as root"
-        absent = [name for name in ("postfix", "opendkim") if shutil.which(name, path=_PATH) is None]
-        return f"not installed: {', '.join(absent)} (apt-get install postfix opendkim)" if absent else ""
-
-    async def start(self) -> list[Entry]:
-        material, directory = self._material, self._directory
-        config, queue, data = (directory / name for name in ("config", "queue", "data"))
-        for path in (config, queue, data):
-            path.mkdir(parents=True)
-        shutil.chown(data, "postfix")
-        files = {
-            "dkim.pem": material.dkim_pem,
-            "tls.crt": material.certificate,
-            "tls.key": material.certificate_key,
-        }
-        for name, content in files.items():
-            (config / name).write_bytes(content)
-            (config / name).chmod(0o600)
-        milter = directory / "opendkim.sock"
-        (config / "opendkim.conf").write_text(
-            _OPENDKIM.format(domain=SENDER_DOMAIN, selector=SELECTOR, key=config / "dkim.pem", socket=milter)
-        )
-        plain, tls = free_port(), free_port()
-        (config / "main.cf").write_text(
-            _MAIN.format(
-                queue=queue,
-                data=data,
-                config=config,
-                host=HOST,
-                domain=RECIPIENT_DOMAIN,
-                milter=milter,
-                sink=material.sink_port,
-                connections=CONNECTIONS,
-                log=material.directory / "postfix-mail.log",
-            )
-        )
-        (config / "master.cf").write_text(_MASTER.format(plain=plain, tls=tls))
-        logs = material.directory
-        self._children.append(
-            await Child.start([_program("opendkim"), "-f", "-x", config / "opendkim.conf"], logs / "opendkim.log")
-        )
-        self._children.append(
-            await Child.start([_program("postfix"), "-c", config, "start-fg"], logs / "postfix.log")
-        )
-        for port in (plain, tls):
-            await _listens(port, self._children)
-        return [
-            Entry("Postfix + OpenDKIM (plain)", plain, False),
-            Entry("Postfix + OpenDKIM (TLS)", tls, True),
-        ]
-
-    async def stop(self) -> None:
-        config = self._directory / "config"
-        if len(self._children) > 1:  # the master process has left the group it was started in
-            log = self._material.directory / "postfix.log"
-            ending = await Child.start([_program("postfix"), "-c", config, "stop"], log)
-            await ending.process.wait()
-        for child in reversed(self._children):
-            await child.stop()
-
-
-def _program(name: str) -> str:
-    found = shutil.which(name, path=_PATH)
-    if found is None:
-        raise BenchError(f"{name} is not installed")
-    return found
-
-
-async def _listens(port: int, children: list[Child]) -> None:
-    for _ in range(200):
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except ConnectionError:
-            if any(child.process.returncode is not None for child in children):
-                break
-            await asyncio.sleep(0.05)
-        else:
-            writer.close()
-            return
-    raise BenchError("Postfix did not start:\n" + "\n".join(child.tail() for child in children))
-
-
-_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-
-_OPENDKIM = """\
-Mode s
-Domain {domain}
-Selector {selector}
-KeyFile {key}
-RequireSafeKeys no
-Canonicalization relaxed/relaxed
-SignatureAlgorithm rsa-sha256
-OversignHeaders From
-Socket local:{socket}
-UMask 000
-Syslog no
-"""
-
-# Defaults, but for: no chroot, no delay of senders while the queue is busy (in_flow_delay), and as many connections
-# to the sink as the other one has.
-_MAIN = """\
-compatibility_level = 3.6
-queue_directory = {queue}
-data_directory = {data}
-command_directory = /usr/sbin
-daemon_directory = /usr/lib/postfix/sbin
-mail_owner = postfix
-setgid_group = postdrop
-maillog_file = {log}
-maillog_file_prefixes = /
-myhostname = {host}
-mydestination =
-mynetworks = 127.0.0.0/8
-inet_interfaces = 127.0.0.1
-inet_protocols = ipv4
-alias_maps =
-alias_database =
-local_recipient_maps =
-relay_domains = {domain}
-transport_maps = inline:{{ {domain}=smtp:[127.0.0.1]:{sink} }}
-disable_dns_lookups = yes
-smtp_host_lookup = native
-smtpd_client_connection_count_limit = 0
-smtpd_recipient_restrictions = permit_mynetworks, reject
-smtpd_milters = unix:{milter}
-milter_default_action = tempfail
-smtpd_tls_cert_file = {config}/tls.crt
-smtpd_tls_key_file = {config}/tls.key
-in_flow_delay = 0
-smtp_destination_concurrency_limit = {connections}
-initial_destination_concurrency = {connections}
-default_process_limit = 100
-"""
-
-_MASTER = """\
-127.0.0.1:{plain} inet n - n - - smtpd
-127.0.0.1:{tls} inet n - n - - smtpd -o smtpd_tls_wrappermode=yes
-pickup unix n - n 60 1 pickup
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-flush unix n - n 1000? 0 flush
-proxymap unix - - n - - proxymap
-smtp unix - - n - - smtp
-error unix - - n - - error
-retry unix - - n - - error
-anvil unix - - n - 1 anvil
-scache unix - - n - 1 scache
-tlsmgr unix - - n 1000? 1 tlsmgr
-postlog unix-dgram n - n - 1 postlogd
-"""

@@ -1,4 +1,4 @@
-"""Processes a bench starts and ends itself, and what one of them costs while nothing happens."""
+"""Processes a bench starts and ends itself."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ import json
 import os
 import signal
 import socket
-import sys
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -84,45 +81,3 @@ class Child:
 
     def tail(self) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
-
-
-async def load(log: Path, environment: Mapping[str, str], **options: Any) -> dict[str, Any]:
-    """Run the load generator to its end."""
-    arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    child = await Child.start(
-        [sys.executable, "-m", "tests.bench.load", *arguments], log, talk=True, environment=environment
-    )
-    try:
-        said = await child.hear()
-    finally:
-        await child.stop()
-    if "error" in said:
-        raise BenchError(f"a message was not accepted: {said['error']}")
-    return said
-
-
-@dataclass(frozen=True)
-class Idle:
-    """Proportional memory in MB (shared pages divided among those who share them), CPU in thousandths of a core."""
-
-    pss_megabytes: float
-    cpu_millicores: float
-
-
-async def idle(pid: int, seconds: float) -> Idle:
-    """Watch a process that has nothing to do."""
-    used, since = _cpu_seconds(pid), time.monotonic()
-    await asyncio.sleep(seconds)
-    spent = (_cpu_seconds(pid) - used) / (time.monotonic() - since)
-    return Idle(_pss_megabytes(pid), spent * 1000)
-
-
-def _pss_megabytes(pid: int) -> float:
-    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    kibibytes = next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
-    return kibibytes * 1024 / 1e6
-
-
-def _cpu_seconds(pid: int) -> float:
-    """All threads' time on a core, in nanoseconds' precision where /proc/PID/stat counts hundredths."""
-    return sum(int(task.read_text().split()[0]) for task in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9

@@ -1,201 +1,221 @@
-"""``make bench``: this relay against Postfix + OpenDKIM, same messages, same machine, same run.
+"""``make bench``: this relay against Postfix + OpenDKIM and Haraka + DKIM; same messages, same machine, same run.
 
-Prints a table for people and writes build/bench/relay.json. The rate is end to end: from the first MAIL of the load
-until the last message has reached the sink; connections are made, and logins done, before. Rounds alternate between
-the contenders after one that only warms up, and the median counts. Each round must be complete at the sink, and its
-samples must carry a valid signature, else the bench fails.
+Prints tables for people and writes build/bench/relay.json. Parts can be chosen (``--only``): *throughput* (end to
+end, by size, sessions and kind of connection), *slow-disk* (the same with 5 ms added to every sync), *latency* (time
+to 250 at 100 messages a second), *idle*, *backlog* (a million messages wait), *large* (ten sessions with 25 MB each).
+``--quick`` takes only the cases that have marks, and fewer rounds.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import base64
 import contextlib
-import json
 import os
-import platform
 import signal
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from pathlib import Path
-from typing import Any
 
-import dkim
-from tests.bench import contenders
-from tests.bench.contenders import Entry, Malote, Material, Postfix
-from tests.bench.processes import ROOT, BenchError, Child, Idle, idle, load
+from tests.bench import backlog, contenders, programs, results
+from tests.bench.contenders import Contender, Entry, Malote, Material
+from tests.bench.costs import Peak, idle, pss_megabytes, watched
+from tests.bench.latency import latency
+from tests.bench.peers import Haraka, Postfix
+from tests.bench.processes import BenchError, Child
+from tests.bench.results import Result
+from tests.bench.throughput import Case, Measured, World, compare, send
 
-RESULT = ROOT / "build" / "bench" / "relay.json"
+PARTS = ("throughput", "slow-disk", "latency", "idle", "backlog", "large")
+ONE, ALL = "Malote", "Malote, all cores"
+MARKS = {ONE: {"Postfix + OpenDKIM": 2.0, "Haraka": 1.5}, ALL: {"Postfix + OpenDKIM": 3.0, "Haraka": 2.0}}
+"""How many times the faster way into each peer is to be reached, at 5 KB over 50 kept connections."""
 
-MARK_RATIO = 2.0
-"""The rate to reach, as a multiple of the faster Postfix."""
-MARK_PSS = 60.0
-MARK_CPU = 2.0
+MAIN = Case(5120, 50, 5000, rounds=5)
+CASES = (
+    Case(5120, 50, 1500, fresh=True),
+    Case(5120, 1, 500),
+    Case(5120, 1, 300, fresh=True),
+    Case(51_200, 50, 2000),
+    Case(51_200, 50, 1000, fresh=True),
+    Case(51_200, 1, 300),
+    Case(5_000_000, 50, 100, rounds=2),
+    Case(5_000_000, 1, 20, rounds=2),
+)
+SLOW = Case(5120, 50, 3000)
+BACKLOG = Case(5120, 50, 4000, rounds=5)
 
 
 async def run(options: argparse.Namespace) -> int:
-    if missing := Postfix.missing():
-        print(f"The peer is left out. {missing[0].upper()}{missing[1:]}.", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="malote-bench-", dir=options.directory or "/var/tmp") as name:
         os.chmod(name, 0o755)
-        directory = Path(name)
         async with contextlib.AsyncExitStack() as stack:
-            sink, material = await _sink(directory, stack)
-            malote = Malote(material)
-            stack.push_async_callback(malote.stop)
-            entries = await malote.start()
-            if not missing:
-                postfix = Postfix(material)
-                stack.push_async_callback(postfix.stop)
-                entries += await postfix.start()
-            await asyncio.sleep(2)
-            at_rest = await idle(malote.pid, options.idle_seconds)
-            rates = {}
-            for sessions in options.sessions:
-                rates[sessions] = await _compare(entries, sessions, options, sink, material)
-            after = await idle(malote.pid, min(5.0, options.idle_seconds))
-    results = _results(rates, at_rest)
-    _print(rates, at_rest, after, options)
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
-    RESULT.write_text(json.dumps(results, indent=2) + "\n")
-    print(f"\nwritten: {RESULT.relative_to(ROOT)}")
+            world = await _world(Path(name), stack)
+            found: list[Result] = []
+            for part in options.only:
+                print(f"\n== {part}", flush=True)
+                found += await _PARTS[part](world, options)
+    results.write("relay", found)
     return 0
 
 
-async def _sink(directory: Path, stack: contextlib.AsyncExitStack) -> tuple[Child, Material]:
+async def _world(directory: Path, stack: contextlib.AsyncExitStack) -> World:
     domains = [f"--domain={domain}" for domain in (contenders.SENDER_DOMAIN, contenders.RECIPIENT_DOMAIN)]
     sink = await Child.start([sys.executable, "-m", "tests.bench.sink", *domains], directory / "sink.log", talk=True)
     stack.push_async_callback(sink.stop)
     ports = await sink.hear()
-    return sink, Material(directory, ports["smtp"], ports["dns"])
+    return World(sink, Material(directory, ports["smtp"], ports["dns"]))
 
 
-async def _compare(
-    entries: Sequence[Entry], sessions: int, options: argparse.Namespace, sink: Child, material: Material
-) -> dict[str, list[float]]:
-    """Rates of each contender, round by round."""
-    rates: dict[str, list[float]] = {entry.name: [] for entry in entries}
-    for round_ in range(options.rounds + 1):
-        turn = round_ % len(entries)
-        for entry in (*entries[turn:], *entries[:turn]):
-            rate = await _round(entry, sessions, options, sink, material)
-            if round_ > 0:
-                rates[entry.name].append(rate)
-            label = "warm-up" if round_ == 0 else f"round {round_} of {options.rounds}"
-            print(f"  {sessions} sessions, {label}: {entry.name} {rate:,.0f} messages/s", file=sys.stderr, flush=True)
-    return rates
+@contextlib.asynccontextmanager
+async def _started(
+    candidates: Sequence[Contender], environment: dict[str, str] | None = None
+) -> AsyncIterator[list[Entry]]:
+    async with contextlib.AsyncExitStack() as stack:
+        entries = []
+        for one in candidates:
+            stack.push_async_callback(one.stop)
+            entries += await one.start(environment)
+        await asyncio.sleep(1)
+        yield entries
 
 
-async def _round(entry: Entry, sessions: int, options: argparse.Namespace, sink: Child, material: Material) -> float:
-    count: int = options.messages
-    await sink.ask({"take": count})
-    secure: dict[str, Any] = {"tls": material.authority_file, "name": contenders.HOST} if entry.tls else {}
-    if entry.user:
-        secure["user"] = entry.user
-    sent = await load(
-        material.directory / "load.log",
-        entry.environment,
-        port=entry.port,
-        sessions=sessions,
-        messages=count,
-        size=options.size,
-        to=f"someone@{contenders.RECIPIENT_DOMAIN}",
-        **{"from": f"bench@{contenders.SENDER_DOMAIN}"},
-        **secure,
-    )
-    arrived = await sink.ask({"wait": 60 + count / 50})
-    if arrived["distinct"] != count or arrived["total"] != count or arrived["unnumbered"]:
-        raise BenchError(
-            f"{entry.name}: {sent['accepted']} accepted, but the sink has {arrived['distinct']} of {count}"
-            f" ({arrived['total']} deliveries in all)"
-        )
-    for sample in arrived["samples"]:
-        _verify(base64.b64decode(sample), entry, material)
-    elapsed = float(arrived["last"]) - float(sent["start"])
-    return count / elapsed
+def _everybody(material: Material) -> list[Contender]:
+    cores = len(os.sched_getaffinity(0))
+    everybody: list[Contender] = [Malote(material, ONE), Malote(material, ALL, processes=cores)]
+    for peer in (Postfix, Haraka):
+        if words := peer.missing():
+            print(f"{peer.__name__} is left out. {words[0].upper()}{words[1:]}.", file=sys.stderr)
+        else:
+            everybody.append(peer(material))
+    return everybody
 
 
-def _verify(content: bytes, entry: Entry, material: Material) -> None:
-    """The sample is signed, and the signature holds for a verifier that is neither contender's."""
-    name = f"{contenders.SELECTOR}._domainkey.{contenders.SENDER_DOMAIN}.".encode()
-    verifier = dkim.DKIM(content)
-    try:
-        valid = verifier.verify(dnsfunc=lambda asked, timeout=5: material.dkim_record if asked == name else None)
-    except dkim.DKIMException as error:
-        raise BenchError(f"{entry.name}: a message's signature cannot be verified: {error}") from error
-    if not valid:
-        raise BenchError(f"{entry.name}: a message's signature is not valid")
+async def _throughput(world: World, options: argparse.Namespace) -> list[Result]:
+    found = []
+    async with _started(_everybody(world.material)) as entries:
+        for case in (MAIN,) if options.quick else (MAIN, *CASES):
+            measured = await compare(entries, case, world)
+            _print(case, measured)
+            found += _ratios(f"end to end, {case}", measured, entries, MARKS if case == MAIN else {})
+    return found
 
 
-def _results(rates: Mapping[int, Mapping[str, Sequence[float]]], at_rest: Idle) -> list[dict[str, Any]]:
-    results = []
-    for sessions, by_name in rates.items():
-        (_, own), *peers = ((name, statistics.median(values)) for name, values in by_name.items())
-        for name, value in peers:
-            best = value == max(peer for _, peer in peers)
-            results.append(
-                _result(
-                    f"throughput, {sessions} sessions, against {name}",
-                    own,
-                    "messages/s",
-                    value,
-                    MARK_RATIO if best else None,
-                )
+async def _slow_disk(world: World, options: argparse.Namespace) -> list[Result]:
+    environment = {"LD_PRELOAD": str(programs.slow_disk()), "SYNC_DELAY_US": "5000"}
+    async with _started(_everybody(world.material), environment) as entries:
+        measured = await compare(entries, SLOW, world)
+    _print(f"{SLOW}, 5 ms added to every sync", measured)
+    ahead = dict.fromkeys(("Postfix + OpenDKIM", "Haraka"), 1.0)
+    return _ratios(f"5 ms added to every sync, {SLOW}", measured, entries, {ONE: ahead, ALL: ahead})
+
+
+def _ratios(
+    name: str, measured: dict[str, Measured], entries: Sequence[Entry], marks: dict[str, dict[str, float]]
+) -> list[Result]:
+    """Each of our ways against the faster way into each peer."""
+    found = []
+    for own in (ONE, ALL):
+        for peer in dict.fromkeys(entry.peer for entry in entries if entry.peer):
+            best = max(measured[entry.name].rate for entry in entries if entry.peer == peer)
+            mark = marks.get(own, {}).get(peer)
+            found.append(results.against(f"{name}: {own} / {peer}", measured[own].rate, "messages/s", best, mark))
+        found.append(
+            results.alone(
+                f"{name}: {own}, CPU for 1,000 messages", sorted(measured[own].cpu)[len(measured[own].cpu) // 2], "s"
             )
-        if not peers:
-            results.append(_result(f"throughput, {sessions} sessions, no peer", own, "messages/s", None, None))
-    results.append(_limit("idle memory (PSS)", at_rest.pss_megabytes, "MB", MARK_PSS))
-    results.append(_limit("idle CPU", at_rest.cpu_millicores, "millicores", MARK_CPU))
-    return results
+        )
+        found.append(results.alone(f"{name}: {own}, most memory (PSS)", measured[own].megabytes, "MB"))
+    return found
 
 
-def _result(name: str, value: float, unit: str, peer: float | None, mark: float | None) -> dict[str, Any]:
-    ratio = None if peer is None else round(value / peer, 2)
-    met = None if ratio is None or mark is None else ratio >= mark
-    return {
-        "name": name, "value": round(value, 1), "unit": unit, "peer": None if peer is None else round(peer, 1),
-        "ratio": ratio, "mark": mark, "met": met,
-    }  # fmt: skip
+def _print(case: object, measured: dict[str, Measured]) -> None:
+    own = measured[ONE].rate
+    print(f"\n{case}\n{'':30}{'messages/s':>12}{'lowest':>9}{'highest':>9}{'of one':>9}{'CPU s/1000':>12}{'MB':>7}")
+    for name, one in measured.items():
+        cpu = sorted(one.cpu)[len(one.cpu) // 2]
+        print(
+            f"{name:30}{one.rate:>12,.1f}{min(one.rates):>9,.1f}{max(one.rates):>9,.1f}{one.rate / own:>7.2f} ×"
+            f"{cpu:>12.2f}{one.megabytes:>7.0f}"
+        )
 
 
-def _limit(name: str, value: float, unit: str, mark: float) -> dict[str, Any]:
-    return {
-        "name": name, "value": round(value, 2), "unit": unit, "peer": None,
-        "ratio": None, "mark": mark, "met": value <= mark,
-    }  # fmt: skip
+async def _latency(world: World, options: argparse.Namespace) -> list[Result]:
+    runs, seconds = (3, 10.0) if options.quick else (5, 20.0)
+    async with _started(_everybody(world.material)) as entries:
+        times = await latency(entries, runs, seconds, world)
+    print(f"\n100 messages/s, 20 sessions, time to 250, median of {runs} runs{'':4}{'p50 ms':>9}{'p99 ms':>9}")
+    for name, of in times.items():
+        print(f"{name:62}{of['p50']:>9.1f}{of['p99']:>9.1f}")
+    found = []
+    for own in (ONE, ALL):
+        for peer in dict.fromkeys(entry.peer for entry in entries if entry.peer):
+            best = min(times[entry.name]["p99"] for entry in entries if entry.peer == peer)
+            mark = 1.0 if peer.startswith("Postfix") else None
+            name = f"p99 to 250 at 100 messages/s: {own} / {peer}"
+            found.append(results.against(name, times[own]["p99"], "ms", best, mark, less=True))
+    return found
 
 
-def _print(
-    rates: Mapping[int, Mapping[str, Sequence[float]]], at_rest: Idle, after: Idle, options: argparse.Namespace
-) -> None:
+async def _idle(world: World, options: argparse.Namespace) -> list[Result]:
+    relay = Malote(world.material, "Malote at rest")
+    async with _started([relay]):
+        await asyncio.sleep(3)
+        at_rest = await idle(relay.roots[0], 10.0 if options.quick else 30.0)
+    print(f"with nothing to do: {at_rest.pss_megabytes:.1f} MB (PSS), {at_rest.cpu_millicores:.2f} millicores")
+    return [
+        results.at_most("with nothing to do: memory (PSS)", at_rest.pss_megabytes, "MB", 56.0),
+        results.at_most("with nothing to do: CPU", at_rest.cpu_millicores, "millicores", 2.0),
+    ]
+
+
+async def _backlog(world: World, options: argparse.Namespace) -> list[Result]:
+    empty, full = Malote(world.material, "empty queue"), Malote(world.material, "a million wait")
+    begun = time.monotonic()
+    await asyncio.to_thread(backlog.fill, full.spool, options.backlog)
+    print(f"{options.backlog:,} messages put into a spool in {time.monotonic() - begun:.0f} s", flush=True)
+    async with _started([empty, full]) as entries:
+        measured = await compare(entries, BACKLOG, world)
+        one, other = measured["empty queue"], measured["a million wait"]
+        megabytes = pss_megabytes(full.roots)
     print(
-        f"\nEnd to end, {options.size} bytes a message, RSA-2048 signature, synced to disk before the answer;"
-        f"\nmedian of {options.rounds} alternating rounds of {options.messages} messages;"
-        f" source and sink on the same machine ({platform.machine()}, {len(_cores())} cores).\n"
+        f"\nempty {one.rate:,.0f} messages/s, with {options.backlog:,} waiting {other.rate:,.0f}; {megabytes:.0f} MB"
     )
-    print(f"{'':28}{'sessions':>9}{'messages/s':>12}{'lowest':>9}{'highest':>9}{'this relay is':>15}")
-    for sessions, by_name in rates.items():
-        own = statistics.median(next(iter(by_name.values())))
-        for number, (name, values) in enumerate(by_name.items()):
-            median = statistics.median(values)
-            ratio = f"{own / median:.2f} ×" if number else ""
-            print(f"{name:28}{sessions:>9}{median:>12,.0f}{min(values):>9,.0f}{max(values):>9,.0f}{ratio:>15}")
-    print(
-        f"\nThis relay with nothing to do: {at_rest.pss_megabytes:.1f} MB (PSS) and"
-        f" {at_rest.cpu_millicores:.2f} millicores over {options.idle_seconds:.0f} s;"
-        f" {after.pss_megabytes:.1f} MB after the rounds."
-    )
+    return [
+        results.against("throughput with a million waiting / empty", other.rate, "messages/s", one.rate, 0.9),
+        results.at_most("memory (PSS) with a million waiting", max(megabytes, other.megabytes), "MB", 200.0),
+    ]
 
 
-def _cores() -> set[int]:
-    return os.sched_getaffinity(0)
+async def _large(world: World, options: argparse.Namespace) -> list[Result]:
+    relay = Malote(world.material, "Malote large")
+    async with _started([relay]) as (entry,):
+        at_rest = pss_megabytes(relay.roots)
+        peak = Peak(relay.roots, every=0.02)
+        await world.sink.ask({"take": 10})
+        async with watched(peak):
+            await send(entry, world, 25_000_000, 10, 10)
+            arrived = await world.sink.ask({"wait": 120})
+    if arrived["distinct"] != 10:
+        raise BenchError(f"of ten messages of 25 MB {arrived['distinct']} arrived")
+    above = peak.megabytes - at_rest
+    print(f"ten sessions with 25 MB each at once: {above:.1f} MB above the {at_rest:.1f} MB at rest")
+    return [results.at_most("ten sessions with 25 MB each: memory above idle", above, "MB", 80.0)]
 
 
-async def _until_told(work: Coroutine[Any, Any, int]) -> int:
+_PARTS = {
+    "throughput": _throughput,
+    "slow-disk": _slow_disk,
+    "latency": _latency,
+    "idle": _idle,
+    "backlog": _backlog,
+    "large": _large,
+}
+
+
+async def _until_told(work: Coroutine[None, None, int]) -> int:
     """Let SIGTERM end what was started, as Ctrl-C does."""
     task = asyncio.ensure_future(work)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -204,13 +224,9 @@ async def _until_told(work: Coroutine[Any, Any, int]) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.relay", description=__doc__)
-    parser.add_argument(
-        "--rounds", type=int, default=5, help="that count, after one that warms up (default %(default)s)"
-    )
-    parser.add_argument("--messages", type=int, default=5000, help="a round (default %(default)s)")
-    parser.add_argument("--sessions", type=int, nargs="+", default=[20, 50], help="default 20 50")
-    parser.add_argument("--size", type=int, default=5120, help="bytes a message (default %(default)s)")
-    parser.add_argument("--idle-seconds", type=float, default=20.0, help="how long to watch the idle relay")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to run (default all)")
+    parser.add_argument("--quick", action="store_true", help="only what has marks, and fewer rounds")
+    parser.add_argument("--backlog", type=int, default=1_000_000, help="messages that wait (default %(default)s)")
     parser.add_argument(
         "--directory", type=Path, help="where queues are kept: a disk, not a tmpfs (default /var/tmp)"
     )

@@ -25,6 +25,8 @@ from malote_dev.mailworld.dns import DnsServer
 
 _ID = re.compile(rb"^X-Bench: (\d+)\r$", re.MULTILINE)
 _END = b"\r\n.\r\n"
+_MAX_SAMPLES = 30_000_000
+"""Octets of samples kept."""
 
 
 class Count:
@@ -49,7 +51,7 @@ class Count:
             self.ids.add(match[1])
         else:
             self.unnumbered += 1
-        if self.total % self._every == 0:
+        if self.total % self._every == 0 and sum(map(len, self.samples)) + len(content) <= _MAX_SAMPLES:
             self.samples.append(content)
         if len(self.ids) >= self.expected and not self.complete.is_set():
             self.last = time.monotonic()

@@ -1,0 +1,3 @@
+module malote.dev/bench/loadgen
+
+go 1.22
