@@ -142,7 +142,7 @@ class Malote:
                 submission_port=starttls,
                 submissions_port=tls,
                 observe_port=observe,
-                **({"processes": self._processes} if self._processes else {}),
+                processes=self._processes,
             ),
             limits=Limits(max_sessions_per_client=500),
         )

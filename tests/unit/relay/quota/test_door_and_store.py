@@ -29,7 +29,9 @@ from malote_relay.store.model import ClockBack, DiskFull, NewMessage, Outcome, Q
 from malote_relay.store.sqlite import SqliteStore
 from malote_relay.submission.acceptance import Door, Transaction
 from malote_relay.submission.address import Mailbox
-from malote_relay.submission.commands import Mail
+from malote_relay.submission.body import Spool
+from malote_relay.submission.commands import Mail, Rcpt
+from malote_relay.submission.desk import StoreDesk
 from malote_relay.submission.policy import Rules
 from malote_relay.submission.replies import Reply
 
@@ -55,7 +57,7 @@ class Session:
         self.transaction: Transaction
         self.refused = 0
         self.fails = False
-        self.on_its_way = 0  # recipients of a message that the store has and will not keep
+        self.on_its_way: list[int] = []  # the hours of a message's recipients that the store has and will not keep
         self.gate: asyncio.Future[None] | None = None
         self.task: asyncio.Task[Reply] | None = None
 
@@ -106,11 +108,11 @@ class SlowStore(SqliteStore):
         self.kept(message)
         session = current.get()
         if session.fails:
-            session.on_its_way = len(message.recipients)
+            session.on_its_way = [recipient.hour for recipient in message.recipients]
             try:
                 await stop_here()
             finally:
-                session.on_its_way = 0
+                session.on_its_way = []
             raise DiskFull("the disk is full")
         queued = await super().accept(message)
         await stop_here()
@@ -133,6 +135,7 @@ class Machine(RuleBasedStateMachine):
         self.ended: Counter[str] = Counter()
         self.highest: Counter[int] = Counter()  # the largest limit an hour has seen
         self.shrunk = False
+        self.begun = 0
         self.store: SlowStore | None = None
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
@@ -150,15 +153,15 @@ class Machine(RuleBasedStateMachine):
         assert recovered.quarantined == ()
         self.reading = sqlite3.connect(self.directory / "spool" / "relay.db")
         self.window = HourWindow(self.limit, self.percent, recovered.hours, recovered.latest_hour)
+        settings = self.config()
         self.door = Door(
-            rules=Rules(self.config()),
+            rules=Rules(settings),
             signer=Signer(),
             senders=Senders(),
-            store=store,
-            window=self.window,
+            desk=StoreDesk(self.window, store, self.clock, self.metrics, lambda queued, content: None),
+            spool=Spool(store.incoming, settings.limits),
             clock=self.clock,
             metrics=self.metrics,
-            offer=lambda queued, content: None,
         )
         await self.respread(self.window.settle(self.clock.now()))
         await self.housekeeping()
@@ -222,7 +225,8 @@ class Machine(RuleBasedStateMachine):
             self.sessions.append(session)
         for _ in range(recipients):
             place = len(session.transaction.recipients) + session.refused
-            reply = self.door.add_recipient(session.transaction, Mailbox(f"b{place}", "x.example"))
+            rcpt = Rcpt(Mailbox(f"b{place}", "x.example"))
+            reply = self.run(self.door.add_recipient(session.transaction, rcpt))
             session.refused += reply.code != 250
 
     @rule(recipients=st.integers(1, 4))
@@ -340,6 +344,7 @@ class Machine(RuleBasedStateMachine):
             return
         usage, tolerance = self.window.usage(self.clock.now()), self.limit * self.percent // 100
         self.highest[usage.hour] = max(self.highest[usage.hour], self.limit)
+        self.begun = max(self.begun, usage.hour)
         hours = {hour: (charged, held) for hour, charged, held in self.ask("SELECT hour, charged, held FROM hours")}
         for hour, (charged, held) in hours.items():
             assert 0 <= held <= charged
@@ -358,14 +363,15 @@ class Machine(RuleBasedStateMachine):
         # Nothing acknowledged is gone.
         kept = Counter(message for message, _, _ in waiting)
         assert all(kept[one] + self.ended[one] == recipients for one, recipients in self.acknowledged.items())
-        # The order of arrival is kept, and nothing goes before its hour.
+        # The order of arrival is kept, and nothing goes before its hour has begun by any clock there was.
         assert [hour for _, hour, _ in waiting] == sorted(hour for _, hour, _ in waiting)
-        assert all(at >= start_of(hour) for _, hour, at in waiting if hour > usage.hour)
+        assert all(at >= start_of(hour) for _, hour, at in waiting if hour > self.begun)
         # What is reserved is what open transactions have.
         assert usage.reserved == sum(len(session.transaction.units) for session in self.sessions)
         # With less in memory than on disk an hour would be sold twice; with more units would not be given back.
         charged = sum(charged for hour, (charged, _) in hours.items() if hour >= usage.hour)
-        assert usage.charged + usage.held == charged + sum(session.on_its_way for session in self.sessions)
+        on_its_way = sum(hour >= usage.hour for session in self.sessions for hour in session.on_its_way)
+        assert usage.charged + usage.held == charged + on_its_way
 
     def teardown(self) -> None:
         try:
