@@ -30,6 +30,7 @@ from malote_relay.bounces.intake import Intake
 from malote_relay.bounces.server import BounceServer
 from malote_relay.clock import StepWatch, SystemClock
 from malote_relay.config import ConfigError, RelayConfig, is_address
+from malote_relay.consequences import Consequences
 from malote_relay.control.registry import Controls
 from malote_relay.control.server import ControlServer
 from malote_relay.delivery.commands import QueueCommands
@@ -41,6 +42,7 @@ from malote_relay.delivery.shaping import shapes_of
 from malote_relay.delivery.upkeep import Upkeep
 from malote_relay.metrics import STANDINGS, Metrics
 from malote_relay.observe import Heartbeat, Observatory
+from malote_relay.pausing.pauses import Pauses
 from malote_relay.quota import HourWindow, start_of
 from malote_relay.reload import Fingerprint, Loaded, Watcher, fingerprint, load
 from malote_relay.resolver import Resolver
@@ -50,6 +52,7 @@ from malote_relay.store.sqlite import SqliteStore
 from malote_relay.submission.acceptance import Door
 from malote_relay.submission.policy import Rules
 from malote_relay.submission.server import SubmissionServer
+from malote_relay.suppression.suppressions import Suppressions
 
 LISTEN_VARIABLE: Final = "MALOTE_LISTEN"
 """An address to listen on in place of the configured one: where several relays share a host's network."""
@@ -101,6 +104,13 @@ class Relay:
         self._resolver = Resolver(config.resolver)
         self._probe = CalloutProbe(self._resolver, config)
         self._senders = Senders(config, self._probe, self.metrics)
+        self.suppressions = Suppressions(config.suppression, self._store, self.metrics, self._clock.now)
+        self.suppressions.start()
+        self._opened.push_async_callback(self.suppressions.stop)
+        self.pauses = Pauses(config.account_pause, config.accounts, self._store, self.metrics, self._clock.now)
+        await self.pauses.start()
+        self._opened.push_async_callback(self.pauses.stop)
+        self.consequences = Consequences(self.suppressions, self.pauses)
         self._scheduler = Scheduler(
             self._store,
             config,
@@ -116,6 +126,8 @@ class Relay:
             rules=Rules(config),
             signer=self._loaded.signer,
             senders=self._senders,
+            recipients=self.suppressions,
+            accounts=self.pauses,
             store=self._store,
             window=self._window,
             clock=self._clock,
@@ -124,7 +136,12 @@ class Relay:
         )
         self.server = SubmissionServer(self._door, self._loaded.context)
         self._intake = Intake(
-            self._store, lambda: self._config, lambda: self._loaded.return_paths, self._clock.now, self.metrics
+            self._store,
+            lambda: self._config,
+            lambda: self._loaded.return_paths,
+            self._clock.now,
+            self.metrics,
+            self.consequences,
         )
         self.bounces = BounceServer(self._intake, lambda: self._config, lambda: self._loaded.context)
         self.observatory = Observatory(self.metrics, self._heartbeat, self._readiness, self._refresh)
@@ -177,6 +194,8 @@ class Relay:
             self._steps.step()  # asked for: not worth an alarm
         self._door.reconfigure(rules, loaded.signer)
         self._senders.reconfigure(config)
+        self.suppressions.reconfigure(config.suppression)
+        self.pauses.reconfigure(config.account_pause, config.accounts)
         self._probe.reconfigure(config)
         self._resolver.reconfigure(config.resolver)
         self._scheduler.reconfigure(config)
@@ -254,6 +273,7 @@ class Relay:
         self.metrics.deliveries.labels(outcome.result.value, outcome.bounce_class).inc()
         if outcome.result is Result.DELIVERED:
             self.metrics.delivery_seconds.observe(max(0.0, outcome.at - outcome.recipient.released_at))
+        self.consequences.observe(outcome)
 
     def _count_notice(self, kind: Kind, sent: bool) -> None:
         self.metrics.notices.labels(kind.value, "sent" if sent else "withheld").inc()
@@ -272,8 +292,9 @@ class Relay:
                 days = self._config.plan.report_retention_days
                 try:
                     await self._store.prune(self._clock.now() - days * _SECONDS_PER_DAY)
+                    await self.suppressions.forget()
                 except StoreError:
-                    _log.exception("old events could not be dropped")
+                    _log.exception("what is old could not be dropped")
             turn += 1
             await asyncio.sleep(_HOUSEKEEPING_SECONDS)
             if step := self._steps.step():

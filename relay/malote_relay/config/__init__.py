@@ -20,6 +20,7 @@ import msgspec
 from malote_relay.config.accepting import Limits, Listen, SenderMode, SenderVerification, UnknownSender
 from malote_relay.config.bounces import Bounces
 from malote_relay.config.check import KEYS_DIRECTORY, complaint, is_address
+from malote_relay.config.feedback import AccountPause, Suppression
 from malote_relay.config.fields import ConfigError
 from malote_relay.config.model import Rehearsal, RelayConfig
 from malote_relay.config.notices import Language, Notices
@@ -34,6 +35,7 @@ __all__ = [
     "KEYS_DIRECTORY",
     "Account",
     "AccountClass",
+    "AccountPause",
     "Bounces",
     "ConfigError",
     "Delivery",
@@ -54,6 +56,7 @@ __all__ = [
     "Shaping",
     "ShapingLimits",
     "Submission",
+    "Suppression",
     "TogetherLimits",
     "UnknownSender",
     "configuration_hash",

@@ -50,6 +50,22 @@ class ChecksSenders(Protocol):
         ...
 
 
+class ChecksRecipients(Protocol):
+    """What knows who is not to be sent to; `malote_relay.suppression.Suppressions` does it."""
+
+    async def check(self, recipient: Mailbox) -> Reply | None:
+        """The refusal, if any."""
+        ...
+
+
+class ChecksAccounts(Protocol):
+    """What knows which accounts are paused; `malote_relay.pausing.Pauses` does it."""
+
+    def check(self, account: Account) -> Reply | None:
+        """The refusal, if any."""
+        ...
+
+
 Offer = Callable[[Sequence[Queued], bytes | Path], None]
 """Told of all that was just accepted, held recipients included, with the content at hand, so that delivery needs not
 read it again. A file is no longer where it was written: the store has taken it over."""
@@ -76,6 +92,8 @@ class Door:
         rules: Rules,
         signer: Signs,
         senders: ChecksSenders,
+        recipients: ChecksRecipients,
+        accounts: ChecksAccounts,
         store: Store,
         window: HourWindow,
         clock: Clock,
@@ -87,6 +105,8 @@ class Door:
         self.spool = Spool(store.incoming, rules.config.limits)
         self.metrics = metrics
         self._senders = senders
+        self._recipients = recipients
+        self._accounts = accounts
         self._store = store
         self._window = window
         self._clock = clock
@@ -100,7 +120,7 @@ class Door:
     async def begin(self, account: Account, mail: Mail) -> Transaction | Reply:
         """MAIL FROM: a transaction, or why there is none."""
         rules = self.rules
-        if refusal := rules.may_submit(account) or rules.reverse_path(mail.sender):
+        if refusal := rules.may_submit(account) or self._accounts.check(account) or rules.reverse_path(mail.sender):
             return refusal
         limit = rules.config.plan.max_message_bytes
         if mail.size > limit:
@@ -114,13 +134,15 @@ class Door:
                 return refusal
         return Transaction(account, mail.sender, mail.smtputf8, unknown)
 
-    def add_recipient(self, transaction: Transaction, recipient: Mailbox) -> Reply:
+    async def add_recipient(self, transaction: Transaction, recipient: Mailbox) -> Reply:
         """RCPT TO: takes a unit of the hour. A recipient named twice gets one message and costs one unit."""
         if recipient in transaction.recipients:
             return replies.RECIPIENT_OK
         plan = self.rules.config.plan
         if len(transaction.recipients) >= plan.max_recipients:
             return replies.too_many_recipients(plan.max_recipients)
+        if refusal := await self._recipients.check(recipient):
+            return refusal
         unit = self._window.reserve(self._clock.now())
         if isinstance(unit, OverLimit):
             return over_limit(plan, unit)

@@ -322,7 +322,7 @@ class Session(Wire):
         """Add a recipient."""
         transaction = self._open_transaction()
         recipient = commands.rcpt(arg, smtputf8=transaction.smtputf8)
-        await self.push(self._door.add_recipient(transaction, recipient))
+        await self.push(await self._door.add_recipient(transaction, recipient))
 
     async def smtp_DATA(self, arg: str) -> None:
         """Take the content, and the message."""
