@@ -59,8 +59,10 @@ def after(entry: Entry | None, event: Event, config: Suppression) -> Entry | Non
         case Complained():
             return _after_complaint(entry, event, config)
         case Delivered():
-            # Mail that was queued before, or forwarded again: what was said about the mailbox no longer holds.
-            return None if entry is not None and entry.reason is Reason.BOUNCE else entry
+            # Mail that was queued before: what was said about the mailbox no longer holds. Not so for the delivery
+            # that the bounce itself is about, which may be written down after it.
+            lifted = entry is not None and entry.reason is Reason.BOUNCE and event.at >= entry.since
+            return None if lifted else entry
 
 
 def _after_bounce(entry: Entry | None, bounce: Bounced, config: Suppression) -> Entry | None:

@@ -66,6 +66,8 @@ def test_a_delivery_lifts_what_bounces_did_and_nothing_else() -> None:
     delivered = Delivered(BOB, NOW)
     assert after(after(None, bounced(), CONFIG), delivered, CONFIG) is None
     assert after(after(None, bounced("inactive"), CONFIG), delivered, CONFIG) is None
+    late = after(None, bounced(at=NOW + 1), CONFIG)
+    assert after(late, delivered, CONFIG) is late, "the delivery that the bounce is about"
     complaint = after(None, Complained(BOB, NOW, "m1"), CONFIG)
     assert after(complaint, delivered, CONFIG) is complaint
     manual = Entry(BOB, Reason.MANUAL, NOW, None)
