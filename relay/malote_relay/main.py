@@ -42,6 +42,7 @@ from malote_relay.delivery.shaping import shapes_of
 from malote_relay.delivery.upkeep import Upkeep
 from malote_relay.metrics import STANDINGS, Metrics
 from malote_relay.observe import Heartbeat, Observatory
+from malote_relay.pausing.commands import AccountCommands
 from malote_relay.pausing.pauses import Pauses
 from malote_relay.quota import HourWindow, start_of
 from malote_relay.reload import Fingerprint, Loaded, Watcher, fingerprint, load
@@ -52,6 +53,7 @@ from malote_relay.store.sqlite import SqliteStore
 from malote_relay.submission.acceptance import Door
 from malote_relay.submission.policy import Rules
 from malote_relay.submission.server import SubmissionServer
+from malote_relay.suppression.commands import SuppressionCommands
 from malote_relay.suppression.suppressions import Suppressions
 
 LISTEN_VARIABLE: Final = "MALOTE_LISTEN"
@@ -154,6 +156,8 @@ class Relay:
         await self._scheduler.start()
         self._opened.push_async_callback(self._scheduler.stop, self._grace)
         QueueCommands(self._store, self._scheduler, self._clock.now).register(self.controls)
+        SuppressionCommands(self.suppressions, self._clock.now).register(self.controls)
+        AccountCommands(self.pauses).register(self.controls)
         control = ControlServer(self.controls, self._store.directory)
         await control.start()
         self._opened.push_async_callback(control.stop)
