@@ -67,6 +67,7 @@ RECIPES: Mapping[str, _Recipe] = {
     "kube-proxy": _Recipe("kubernetes", "k8s.io/kubernetes/cmd/kube-proxy", 10),
     "helm": _Recipe("helm", "helm.sh/helm/v3/cmd/helm", 60, _HELM_LDFLAGS),
     "coredns": _Recipe("coredns", "github.com/coredns/coredns", 100, "-s -w"),
+    "dkim-verify": _Recipe("dkimverify", ".", 10, "-s -w"),
 }
 
 
@@ -254,7 +255,8 @@ def cached_program(cache: Path, name: str) -> Path:
     recipe = RECIPES[name]
     module = modules_directory() / recipe.module
     key = hashlib.sha256()
-    for part in ((module / "go.mod").read_bytes(), (module / "go.sum").read_bytes(), recipe.ldflags.encode()):
+    own = [source.read_bytes() for source in sorted(module.glob("*.go"))]
+    for part in ((module / "go.mod").read_bytes(), (module / "go.sum").read_bytes(), recipe.ldflags.encode(), *own):
         key.update(hashlib.sha256(part).digest())
     return cache / "toolchain" / f"{recipe.module}-{key.hexdigest()[:16]}" / name
 

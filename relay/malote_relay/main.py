@@ -31,6 +31,7 @@ from malote_relay.bounces.intake import Intake
 from malote_relay.bounces.server import BounceServer
 from malote_relay.clock import StepWatch, SystemClock
 from malote_relay.config import ConfigError, RelayConfig, is_address
+from malote_relay.consequences import Consequences
 from malote_relay.control.registry import Controls
 from malote_relay.control.server import ControlServer
 from malote_relay.delivery.commands import QueueCommands
@@ -43,6 +44,8 @@ from malote_relay.delivery.upkeep import Upkeep
 from malote_relay.fronts.supervisor import Fronts, program
 from malote_relay.metrics import STANDINGS, Metrics
 from malote_relay.observe import Heartbeat, Observatory
+from malote_relay.pausing.commands import AccountCommands
+from malote_relay.pausing.pauses import Pauses
 from malote_relay.quota import HourWindow, start_of
 from malote_relay.reload import Fingerprint, Loaded, Watcher, fingerprint, load
 from malote_relay.resolver import Resolver
@@ -55,7 +58,10 @@ from malote_relay.submission.body import Spool
 from malote_relay.submission.crowd import Crowd
 from malote_relay.submission.desk import StoreDesk
 from malote_relay.submission.policy import Rules
+from malote_relay.submission.replies import Reply
 from malote_relay.submission.server import SubmissionServer
+from malote_relay.suppression.commands import SuppressionCommands
+from malote_relay.suppression.suppressions import Suppressions
 
 LISTEN_VARIABLE: Final = "MALOTE_LISTEN"
 """An address to listen on in place of the configured one: where several relays share a host's network."""
@@ -113,6 +119,13 @@ class Relay:
         self._probe = CalloutProbe(self._resolver, config)
         self._senders = Senders(config, self._probe, self.metrics, memory=SenderMemory(self._store, self._clock))
         await self._senders.recall()
+        self.suppressions = Suppressions(config.suppression, self._store, self.metrics, self._clock.now)
+        self.suppressions.start()
+        self._opened.push_async_callback(self.suppressions.stop)
+        self.pauses = Pauses(config.account_pause, config.accounts, self._store, self.metrics, self._clock.now)
+        await self.pauses.start()
+        self._opened.push_async_callback(self.pauses.stop)
+        self.consequences = Consequences(self.suppressions, self.pauses)
         self._scheduler = Scheduler(
             self._store,
             config,
@@ -127,7 +140,12 @@ class Relay:
         self._desk = StoreDesk(self._window, self._store, self._clock, self.metrics, self._scheduler.offer)
         self.server = self._at_the_door(config)
         self._intake = Intake(
-            self._store, lambda: self._config, lambda: self._loaded.return_paths, self._clock.now, self.metrics
+            self._store,
+            lambda: self._config,
+            lambda: self._loaded.return_paths,
+            self._clock.now,
+            self.metrics,
+            self.consequences,
         )
         self.bounces = BounceServer(self._intake, lambda: self._config, lambda: self._loaded.context)
         self.observatory = Observatory(self.metrics, self._heartbeat, self._readiness, self._refresh)
@@ -140,6 +158,8 @@ class Relay:
         await self._scheduler.start()
         self._opened.push_async_callback(self._scheduler.stop, self._grace)
         QueueCommands(self._store, self._scheduler, self._clock.now).register(self.controls)
+        SuppressionCommands(self.suppressions, self._clock.now).register(self.controls)
+        AccountCommands(self.pauses).register(self.controls)
         control = ControlServer(self.controls, self._store.directory)
         await control.start()
         self._opened.push_async_callback(control.stop)
@@ -171,6 +191,8 @@ class Relay:
                 incoming=self._store.incoming,
                 desk=self._desk,
                 senders=self._senders,
+                recipients=self.suppressions,
+                accounts=self._paused,
                 window=self._window,
                 clock=self._clock,
                 metrics=self.metrics,
@@ -180,6 +202,8 @@ class Relay:
             rules=Rules(config),
             signer=self._loaded.signer,
             senders=self._senders,
+            recipients=self.suppressions,
+            accounts=self.pauses,
             desk=self._desk,
             spool=Spool(self._store.incoming, config.limits),
             clock=self._clock,
@@ -187,6 +211,11 @@ class Relay:
         )
         crowd = Crowd(lambda *_: self.metrics.sessions.set(crowd.total))
         return SubmissionServer(self._door, self._loaded.context, crowd)
+
+    async def _paused(self, username: str) -> Reply | None:
+        """Why an account may not send now, for the processes that do not have the pauses."""
+        account = next((one for one in self._config.accounts if one.username == username), None)
+        return None if account is None else await self.pauses.check(account)
 
     async def stop(self) -> None:
         """End in order: first what takes mail, then what sends it, then the store. Nothing accepted is lost."""
@@ -207,6 +236,8 @@ class Relay:
         if self._door is not None:
             self._door.reconfigure(rules, loaded.signer)
         self._senders.reconfigure(config)
+        self.suppressions.reconfigure(config.suppression)
+        self.pauses.reconfigure(config.account_pause, config.accounts)
         self._probe.reconfigure(config)
         self._resolver.reconfigure(config.resolver)
         self._scheduler.reconfigure(config)
@@ -288,6 +319,7 @@ class Relay:
         self.metrics.deliveries_of(outcome.result.value, outcome.bounce_class).inc()
         if outcome.result is Result.DELIVERED:
             self.metrics.delivery_seconds.observe(max(0.0, outcome.at - outcome.recipient.released_at))
+        self.consequences.observe(outcome)
 
     def _count_notice(self, kind: Kind, sent: bool) -> None:
         self.metrics.notices.labels(kind.value, "sent" if sent else "withheld").inc()
@@ -306,8 +338,9 @@ class Relay:
                 days = self._config.plan.report_retention_days
                 try:
                     await self._store.prune(self._clock.now() - days * _SECONDS_PER_DAY)
+                    await self.suppressions.forget()
                 except StoreError:
-                    _log.exception("old events could not be dropped")
+                    _log.exception("what is old could not be dropped")
             turn += 1
             await asyncio.sleep(_HOUSEKEEPING_SECONDS)
             if step := self._steps.step():

@@ -22,12 +22,14 @@ class Refused(enum.StrEnum):
     SESSIONS = "sessions"
     SUBMISSION_CLOSED = "submission_closed"
     ACCOUNT_SUSPENDED = "account_suspended"
+    ACCOUNT_PAUSED = "account_paused"
     DOMAIN = "domain"
     HEADER_FROM = "header_from"
     SENDER_ABSENT = "sender_absent"
     SENDER_UNKNOWN = "sender_unknown"
     SENDER_NOT_LISTED = "sender_not_listed"
     RECIPIENT_SYNTAX = "recipient_syntax"
+    RECIPIENT_SUPPRESSED = "recipient_suppressed"
     TOO_MANY_RECIPIENTS = "too_many_recipients"
     OVER_LIMIT = "over_limit"
     TOO_BIG = "too_big"
@@ -64,6 +66,8 @@ class BounceMail(enum.StrEnum):
 
 
 NOTICE_KINDS = ("failed", "delayed", "relayed", "summary")
+
+SUPPRESSION_REASONS = ("bounce", "complaint", "manual")
 
 QUEUE_STATES = ("ready", "deferred", "held")
 STANDINGS = ("good", "slowed", "paused", "down")
@@ -113,6 +117,15 @@ class Metrics:
         self.complaints = Counter("malote_complaints", "Complaints of recipients.", registry=registry)
         self.bounce_mail = Counter(
             "malote_bounce_mail", "Messages taken in for bounces, by what they were.", ["kind"], registry=registry
+        )
+        self.suppressed = Counter(
+            "malote_suppressed", "Addresses that entered the suppression list.", ["reason"], registry=registry
+        )
+        self.account_paused = Gauge(
+            "malote_account_paused",
+            "1 while an account is paused for its bounces or complaints.",
+            ["account"],
+            registry=registry,
         )
         self.queue_messages = Gauge(
             "malote_queue_messages", "Recipients waiting: ready, deferred or held.", ["state"], registry=registry
@@ -183,6 +196,8 @@ class Metrics:
         for kind in NOTICE_KINDS:
             self.notices.labels(kind, "sent")
             self.notices.labels(kind, "withheld")
+        for entered in SUPPRESSION_REASONS:
+            self.suppressed.labels(entered)
         for state in QUEUE_STATES:
             self.queue_messages.labels(state)
         for standing in STANDINGS:

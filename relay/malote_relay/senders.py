@@ -20,16 +20,17 @@ import asyncio
 import enum
 import ipaddress
 import random
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Protocol
 
 from malote_relay.config import RelayConfig, SenderMode, SenderVerification, UnknownSender
 from malote_relay.delivery.connection import Identity, Peer, SessionFailed, Timeouts, open_session, opportunistic_tls
 from malote_relay.delivery.reply import Reply as RemoteReply
 from malote_relay.delivery.route import Names, Policy, Route, Unroutable, route
+from malote_relay.delivery.rules import Rules, load
 from malote_relay.metrics import Callout, Metrics, Refused
 from malote_relay.resolver import IPAddress
 from malote_relay.sender_memory import SenderMemory
@@ -59,52 +60,15 @@ class Finding:
     words: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class AbsentRule:
-    """A reply to RCPT that means "no such mailbox" at MX hosts under `suffix` ("": at any)."""
-
-    suffix: str
-    code: int
-    enhanced: str
-    text: re.Pattern[str]
+ABSENT: Final = load(Path(__file__).with_name("absent.toml"))
+"""What counts as absent, by provider."""
 
 
-def _rule(suffix: str, code: int, enhanced: str, text: str) -> AbsentRule:
-    return AbsentRule(suffix, code, enhanced, re.compile(text, re.IGNORECASE))
-
-
-ABSENT_RULES: Final = (
-    # RFC 3463 section 3.2: bad destination mailbox address. RFC 7504 and Exchange use 5.1.10 in the same sense.
-    _rule("", 550, "5.1.1", ""),
-    _rule("", 550, "5.1.10", ""),
-    _rule("", 551, "5.1.1", ""),
-    _rule("", 553, "5.1.1", ""),
-    # Providers who say it in their own way.
-    _rule(".mail.protection.outlook.com", 550, "5.4.1", r"recipient address rejected: access denied"),
-    _rule(".olc.protection.outlook.com", 550, "5.5.0", r"mailbox unavailable"),
-    _rule(".yandex.net", 550, "5.7.1", r"no such user"),
-    _rule(".yandex.ru", 550, "5.7.1", r"no such user"),
-    _rule(".mail.ru", 550, "", r"invalid mailbox|user not found"),
-    _rule(".qq.com", 550, "", r"mailbox not found"),
-    _rule(".yahoodns.net", 550, "", r"mailbox (?:not found|unavailable)|user (?:does|doesn't).* exist"),
-)
-
-
-def judge(host: str, reply: RemoteReply, rules: tuple[AbsentRule, ...] = ABSENT_RULES) -> Standing:
+def judge(host: str, reply: RemoteReply, rules: Rules = ABSENT) -> Standing:
     """What a reply to RCPT says about the mailbox. Pure."""
     if reply.accepted:
         return Standing.PRESENT
-    name = f".{host.lower().rstrip('.')}"
-    text = str(reply)
-    for rule in rules:
-        if (
-            reply.code == rule.code
-            and reply.enhanced == rule.enhanced
-            and name.endswith(rule.suffix)
-            and rule.text.search(text)
-        ):
-            return Standing.ABSENT
-    return Standing.UNKNOWN
+    return Standing.UNKNOWN if rules.find(reply, host) is None else Standing.ABSENT
 
 
 class Probe(Protocol):

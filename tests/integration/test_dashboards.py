@@ -47,6 +47,7 @@ from malote_relay.config import (
     CONFIG_FILE,
     KEYS_DIRECTORY,
     Account,
+    AccountPause,
     Delivery,
     DkimKey,
     Domain,
@@ -58,6 +59,7 @@ from malote_relay.config import (
     SenderMode,
     SenderVerification,
     Submission,
+    Suppression,
     encode,
 )
 
@@ -207,6 +209,9 @@ def write_configuration(directory: Path, authority: CertificateAuthority, dns: D
             helo_name="acme.out.example", smtp_port=mx.port, allow_networks=("127.0.0.0/8",), first_retry_seconds=1
         ),
         submission=Submission(open=True),
+        # The load bounces for ever, without consequences.
+        suppression=Suppression(enabled=False),
+        account_pause=AccountPause(enabled=False),
         accounts=(Account(name="app", username="app@acme", verifier=passwords.verifier(PASSWORD)),),
         domains=(
             Domain(

@@ -41,6 +41,7 @@ def verdict(dsn: Dsn) -> Bounce | None:
     if enhanced and enhanced[2:] != "0.0" and (not code or enhanced[0] == str(code)[0]):
         status = enhanced if code else status
     said = f"{status} {said.removeprefix(status).strip()}".strip()
-    read = classify(Reply(code or _UNTOLD.get(status[:1], 599), (said,)))
+    host = failed.remote or dsn.reporter
+    read = classify(Reply(code or _UNTOLD.get(status[:1], 599), (said,)), host)
     words = Reply(code or (450 if status[:1] == "4" else 550), (said,))
-    return Bounce(read.bounce_class, words.permanent, str(words), failed.remote or dsn.reporter)
+    return Bounce(read.bounce_class, words.permanent, str(words), host)

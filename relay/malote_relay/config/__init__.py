@@ -28,6 +28,7 @@ from malote_relay.config.accepting import (
 )
 from malote_relay.config.bounces import Bounces
 from malote_relay.config.check import KEYS_DIRECTORY, complaint, is_address
+from malote_relay.config.feedback import AccountPause, Suppression
 from malote_relay.config.fields import ConfigError
 from malote_relay.config.model import Rehearsal, RelayConfig
 from malote_relay.config.notices import Language, Notices
@@ -42,6 +43,7 @@ __all__ = [
     "KEYS_DIRECTORY",
     "Account",
     "AccountClass",
+    "AccountPause",
     "Bounces",
     "ConfigError",
     "Delivery",
@@ -63,6 +65,7 @@ __all__ = [
     "ShapingLimits",
     "SignIn",
     "Submission",
+    "Suppression",
     "TogetherLimits",
     "Trace",
     "UnknownSender",

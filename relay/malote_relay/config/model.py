@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from malote_relay.config.accepting import Limits, Listen, SenderVerification, SignIn, Trace
 from malote_relay.config.bounces import Bounces
+from malote_relay.config.feedback import AccountPause, Suppression
 from malote_relay.config.fields import Struct, Text
 from malote_relay.config.notices import Notices
 from malote_relay.config.sending import Delivery, Resolver
@@ -29,6 +30,8 @@ class RelayConfig(Struct, frozen=True, kw_only=True):
     sender_verification: SenderVerification = SenderVerification()
     notices: Notices = Notices()
     bounces: Bounces = Bounces()
+    suppression: Suppression = Suppression()
+    account_pause: AccountPause = AccountPause()
     resolver: Resolver = Resolver()
     listen: Listen = Listen()
     limits: Limits = Limits()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Generator
 from pathlib import Path
@@ -57,7 +58,8 @@ class Client:
     def ask(self, command: str, **arguments: Any) -> Generator[dict[str, Any], None, None]:
         """The rows of the answer, or its only one, as they come. Raises Failed, Unreachable."""
         try:
-            self._socket.sendall(msgspec.json.encode({"command": command, **arguments}) + b"\n")
+            with contextlib.suppress(BrokenPipeError):  # hung up on already: it may have said why
+                self._socket.sendall(msgspec.json.encode({"command": command, **arguments}) + b"\n")
             for line in self._lines:
                 part = msgspec.json.decode(line)
                 if "row" in part:

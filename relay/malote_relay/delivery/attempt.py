@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from malote_relay.delivery.classify import classify, too_many_recipients
+from malote_relay.delivery.classify import permanent, too_many_recipients
 from malote_relay.delivery.connection import Envelope, Peer, Session, SessionFailed
 from malote_relay.delivery.destination import Held
 from malote_relay.delivery.pool import Pool
@@ -150,7 +150,7 @@ def _taken(answer: Answer) -> bool:
 
 
 def _final(answer: Answer) -> bool:
-    return _taken(answer) or classify(answer).permanent
+    return _taken(answer) or permanent(answer)
 
 
 def _part(envelope: Envelope, places: Sequence[int]) -> Envelope:

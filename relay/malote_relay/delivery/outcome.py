@@ -21,7 +21,7 @@ def outcome(
     words = answer.words if isinstance(answer, Failure) else str(answer)
     if isinstance(answer, Reply) and answer.accepted:
         return Outcome(recipient, Result.DELIVERED, now, words, host=host, tls=tls, notify_passed_on=notifies)
-    verdict = classify(answer)
+    verdict = classify(answer, host)
     if verdict.permanent:
         return Outcome(recipient, Result.FAILED, now, words, verdict.bounce_class, host, tls)
     again = next_attempt(schedule, now, recipient.released_at, recipient.message_id, recipient.attempts + 1)

@@ -220,7 +220,7 @@ class Pool:
         if destination is None:
             return
         now = self._clock()
-        said, words = heard(answers)
+        said, words = heard(answers, route.hosts[0].name if route.hosts else "")
         if said is Heard.SERVED:
             for shaper in destination.shapers:
                 shaper.succeeded(now)

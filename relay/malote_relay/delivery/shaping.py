@@ -412,13 +412,13 @@ class Heard(enum.Enum):
     TOO_FAST = "too fast"
 
 
-def heard(answers: Iterable[Answer]) -> tuple[Heard, str]:
-    """What the answers to one transaction mean for the destination, with the words that say so."""
+def heard(answers: Iterable[Answer], host: str = "") -> tuple[Heard, str]:
+    """What the answers to one transaction with `host` mean for the destination, with the words that say so."""
     found: dict[Heard, str] = {}
     for answer in answers:
         if isinstance(answer, Reply) and answer.accepted:
             return Heard.SERVED, ""
-        verdict = classify(answer)
+        verdict = classify(answer, host)
         if verdict.permanent:
             found.setdefault(Heard.SERVED, "")
         elif too_fast(answer, verdict):

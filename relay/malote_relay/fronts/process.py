@@ -40,7 +40,15 @@ from malote_relay.fronts.protocol import (
     Stop,
 )
 from malote_relay.fronts.purse import Purse
-from malote_relay.fronts.standins import HereSigner, RemoteCounts, RemoteDesk, RemoteSenders
+from malote_relay.fronts.standins import (
+    HereSigner,
+    RemoteAccounts,
+    RemoteChecks,
+    RemoteCounts,
+    RemoteDesk,
+    RemoteRecipients,
+    RemoteSenders,
+)
 from malote_relay.reload import load
 from malote_relay.store.layout import Layout
 from malote_relay.submission.acceptance import Door
@@ -66,13 +74,16 @@ class Front:
         config = self._loaded.config
         self._purse = Purse(self._say)
         self._desk = RemoteDesk(self._purse, self._say)
-        self._senders = RemoteSenders(config, self._say)
+        self._checks = RemoteChecks(self._say)
+        self._senders = RemoteSenders(config, self._checks)
         self._clock = SystemClock(config.rehearsal.clock_offset_seconds)
         self._crowd = Crowd(lambda client, change: self._say(Came(client, change)))
         self._door = Door(
             rules=Rules(config),
             signer=HereSigner(self._loaded.signer),
             senders=self._senders,
+            recipients=RemoteRecipients(self._checks),
+            accounts=RemoteAccounts(self._checks),
             desk=self._desk,
             spool=Spool(Layout(spool).incoming, config.limits, prefix=f"front{number}-", share=of),
             clock=self._clock,
@@ -113,7 +124,7 @@ class Front:
             case Recall():
                 self._purse.recall()
             case Checked():
-                self._senders.answered(frame)
+                self._checks.answered(frame)
             case Came():
                 self._crowd.note(frame.client, frame.change)
             case Begin():
@@ -143,6 +154,7 @@ class Front:
             self._clock.offset = config.rehearsal.clock_offset_seconds
             self._door.reconfigure(Rules(config), HereSigner(loaded.signer))
             self._senders.reconfigure(config)
+            self._checks.forget()
             self._server.use(loaded.context)
             self._loaded = loaded
         self._say(protocol.Loaded(self._loaded.hash, error))

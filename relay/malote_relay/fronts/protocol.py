@@ -5,6 +5,7 @@ A question has a number, and its answer the same. The channel keeps order, which
 
 from __future__ import annotations
 
+import enum
 from typing import Final
 
 import msgspec
@@ -94,16 +95,24 @@ class Answer(Frame, frozen=True):
     reply: Reply
 
 
+class Asked(enum.StrEnum):
+    """What a `Check` is about."""
+
+    SENDER = "sender"
+    RECIPIENT = "recipient"
+    ACCOUNT = "account"
+
+
 class Check(Frame, frozen=True):
-    """Front: does this sender exist?"""
+    """Front: does this sender exist, may this recipient be sent to, may this account (user name) send now?"""
 
     number: int
-    local: str
-    domain: str
+    about: Asked
+    name: str
 
 
 class Checked(Frame, frozen=True):
-    """Core: the refusal, if any, and whether it is unknown."""
+    """Core: the refusal, if any, and whether a sender's existence is unknown."""
 
     number: int
     refusal: Reply | None

@@ -1,4 +1,4 @@
-"""What a front has instead of the desk, the sender checks and the metrics: it asks the core, and tells it."""
+"""What a front has instead of the desk, the checks and the metrics: it asks the core, and tells it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from malote_relay.config import RelayConfig, SenderMode
-from malote_relay.fronts.protocol import Answer, Check, Checked, Frame, Refusal, Take
+from malote_relay.config import Account, RelayConfig, SenderMode
+from malote_relay.fronts.protocol import Answer, Asked, Check, Checked, Frame, Refusal, Take
 from malote_relay.fronts.purse import Purse
 from malote_relay.metrics import Refused
 from malote_relay.quota import OverLimit, Reservation
@@ -19,8 +19,8 @@ from malote_relay.store.requests import packed, unpacked
 from malote_relay.submission.address import Mailbox
 from malote_relay.submission.replies import Reply
 
-_BELIEVED_SECONDS: Final = 10.0
-"""How long a sender that was let pass is not asked for again: the core knows for how long it is to be believed."""
+_BELIEVED_SECONDS: Final = {Asked.SENDER: 10.0, Asked.RECIPIENT: 1.0, Asked.ACCOUNT: 1.0}
+"""How long what was let pass is not asked for again."""
 
 _MAX_BELIEVED: Final = 10_000
 
@@ -62,36 +62,33 @@ class RemoteDesk:
             future.set_result(answer.reply)
 
 
-class RemoteSenders:
-    """`submission.acceptance.ChecksSenders`, by the core; who was let pass is believed for some seconds."""
+class RemoteChecks:
+    """Asks the core what its checks say; what was let pass is believed for some seconds.
 
-    def __init__(
-        self, config: RelayConfig, say: Callable[[Frame], None], monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
+    The core knows for how long it is to be believed, and learns of bounces and pauses.
+    """
+
+    def __init__(self, say: Callable[[Frame], None], monotonic: Callable[[], float] = time.monotonic) -> None:
         self._say = say
         self._monotonic = monotonic
         self._number = 0
         self._waiting: dict[int, asyncio.Future[Checked]] = {}
-        self._believed: dict[Mailbox, tuple[float, bool]] = {}
-        self.reconfigure(config)
+        self._believed: dict[tuple[Asked, str], tuple[float, Checked]] = {}
 
-    def reconfigure(self, config: RelayConfig) -> None:
-        """Another policy: nobody is believed any more."""
-        self._off = config.sender_verification.mode is SenderMode.OFF
+    def forget(self) -> None:
+        """Believe nobody any more: the configuration is another."""
         self._believed.clear()
 
-    async def check(self, sender: Mailbox) -> tuple[Reply | None, bool]:
-        """See `ChecksSenders`."""
-        if self._off:
-            return None, False
-        until, unknown = self._believed.get(sender, (0.0, False))
-        if self._monotonic() < until:
-            return None, unknown
+    async def ask(self, about: Asked, name: str) -> Checked:
+        """What the core says."""
+        until, believed = self._believed.get((about, name), (0.0, None))
+        if believed is not None and self._monotonic() < until:
+            return believed
         self._number += 1
         number = self._number
         future: asyncio.Future[Checked] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
-        self._say(Check(number, sender.local, sender.domain))
+        self._say(Check(number, about, name))
         try:
             checked = await future
         finally:
@@ -99,14 +96,55 @@ class RemoteSenders:
         if checked.refusal is None:
             if len(self._believed) >= _MAX_BELIEVED:
                 self._believed.clear()
-            self._believed[sender] = (self._monotonic() + _BELIEVED_SECONDS, checked.unknown)
-        return checked.refusal, checked.unknown
+            self._believed[about, name] = (self._monotonic() + _BELIEVED_SECONDS[about], checked)
+        return checked
 
     def answered(self, checked: Checked) -> None:
         """The core has answered."""
         future = self._waiting.get(checked.number)
         if future is not None and not future.done():
             future.set_result(checked)
+
+
+class RemoteSenders:
+    """`submission.acceptance.ChecksSenders`, by the core."""
+
+    def __init__(self, config: RelayConfig, checks: RemoteChecks) -> None:
+        self._checks = checks
+        self.reconfigure(config)
+
+    def reconfigure(self, config: RelayConfig) -> None:
+        """Another policy."""
+        self._off = config.sender_verification.mode is SenderMode.OFF
+
+    async def check(self, sender: Mailbox) -> tuple[Reply | None, bool]:
+        """See `ChecksSenders`."""
+        if self._off:
+            return None, False
+        checked = await self._checks.ask(Asked.SENDER, str(sender))
+        return checked.refusal, checked.unknown
+
+
+class RemoteRecipients:
+    """`submission.acceptance.ChecksRecipients`, by the core."""
+
+    def __init__(self, checks: RemoteChecks) -> None:
+        self._checks = checks
+
+    async def check(self, recipient: Mailbox) -> Reply | None:
+        """See `ChecksRecipients`."""
+        return (await self._checks.ask(Asked.RECIPIENT, str(recipient))).refusal
+
+
+class RemoteAccounts:
+    """`submission.acceptance.ChecksAccounts`, by the core."""
+
+    def __init__(self, checks: RemoteChecks) -> None:
+        self._checks = checks
+
+    async def check(self, account: Account) -> Reply | None:
+        """See `ChecksAccounts`."""
+        return (await self._checks.ask(Asked.ACCOUNT, account.username)).refusal
 
 
 class HereSigner:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +32,7 @@ from malote_relay.fronts.leases import Leases
 from malote_relay.fronts.protocol import (
     Answer,
     Ask,
+    Asked,
     Begin,
     Came,
     Check,
@@ -47,10 +48,11 @@ from malote_relay.fronts.protocol import (
 )
 from malote_relay.metrics import Metrics, Refused
 from malote_relay.quota import HourWindow
-from malote_relay.submission.acceptance import ChecksSenders
+from malote_relay.submission.acceptance import ChecksRecipients, ChecksSenders
 from malote_relay.submission.address import Mailbox
 from malote_relay.submission.desk import Desk
 from malote_relay.submission.listener import Places, bind
+from malote_relay.submission.replies import Reply
 from malote_relay.submission.server import BACKLOG
 
 _START_SECONDS: Final = 30.0
@@ -95,6 +97,8 @@ class Fronts:
         incoming: Path,
         desk: Desk,
         senders: ChecksSenders,
+        recipients: ChecksRecipients,
+        accounts: Callable[[str], Awaitable[Reply | None]],
         window: HourWindow,
         clock: Clock,
         metrics: Metrics,
@@ -105,6 +109,8 @@ class Fronts:
         self._incoming = incoming
         self._desk = desk
         self._senders = senders
+        self._recipients = recipients
+        self._accounts = accounts
         self._metrics = metrics
         self._configuration = configuration
         self._fronts: list[_Front] = []
@@ -292,7 +298,16 @@ class Fronts:
         self._spawn(take())
 
     async def _check(self, front: _Front, frame: Check) -> None:
-        refusal, unknown = await self._senders.check(Mailbox(frame.local, frame.domain))
+        refusal, unknown = None, False
+        if frame.about is Asked.ACCOUNT:
+            refusal = await self._accounts(frame.name)
+        else:
+            local, _, domain = frame.name.rpartition("@")
+            mailbox = Mailbox(local, domain)
+            if frame.about is Asked.RECIPIENT:
+                refusal = await self._recipients.check(mailbox)
+            else:
+                refusal, unknown = await self._senders.check(mailbox)
         self._tell(front, Checked(frame.number, refusal, unknown))
 
     def _confirm(self, front: _Front, configuration: str, error: str) -> None:

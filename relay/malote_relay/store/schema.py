@@ -14,6 +14,7 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
+from malote_relay.store import pauses, suppressions
 from malote_relay.store.model import StoreError
 
 RECIPIENT_BITS: Final = 16
@@ -85,7 +86,7 @@ ALTER TABLE recipients ADD COLUMN last_reply TEXT NOT NULL DEFAULT '';  -- to th
 CREATE INDEX events_by_message ON events (message);
 """
 
-MIGRATIONS: Final[tuple[str, ...]] = (_TABLES, _DSN, _ASKING)
+MIGRATIONS: Final[tuple[str, ...]] = (_TABLES, _DSN, _ASKING, suppressions.TABLE + pauses.TABLE)
 """Script number n turns version n into n + 1; `PRAGMA user_version` says where a file stands."""
 
 _STATEMENTS: Final = 320

@@ -50,6 +50,22 @@ class ChecksSenders(Protocol):
         ...
 
 
+class ChecksRecipients(Protocol):
+    """What knows who is not to be sent to; `malote_relay.suppression.Suppressions` does it."""
+
+    async def check(self, recipient: Mailbox) -> Reply | None:
+        """The refusal, if any."""
+        ...
+
+
+class ChecksAccounts(Protocol):
+    """What knows which accounts are paused; `malote_relay.pausing.Pauses` does it."""
+
+    async def check(self, account: Account) -> Reply | None:
+        """The refusal, if any."""
+        ...
+
+
 class Counts(Protocol):
     """What counts refusals; `malote_relay.metrics.Metrics` does it."""
 
@@ -88,6 +104,8 @@ class Door:
         rules: Rules,
         signer: Signs,
         senders: ChecksSenders,
+        recipients: ChecksRecipients,
+        accounts: ChecksAccounts,
         desk: Desk,
         spool: Spool,
         clock: Clock,
@@ -98,6 +116,8 @@ class Door:
         self.spool = spool
         self._metrics = metrics
         self._senders = senders
+        self._recipients = recipients
+        self._accounts = accounts
         self._desk = desk
         self._clock = clock
 
@@ -110,6 +130,8 @@ class Door:
         """MAIL FROM: a transaction, or why there is none."""
         rules = self.rules
         if refusal := rules.may_submit(account) or rules.reverse_path(mail.sender):
+            return refusal
+        if refusal := await self._accounts.check(account):
             return refusal
         limit = rules.config.plan.max_message_bytes
         if mail.size > limit:
@@ -136,6 +158,8 @@ class Door:
         plan = self.rules.config.plan
         if len(transaction.recipients) >= plan.max_recipients:
             return replies.too_many_recipients(plan.max_recipients)
+        if refusal := await self._recipients.check(recipient):
+            return refusal
         unit = await self._desk.reserve()
         if isinstance(unit, OverLimit):
             return over_limit(plan, unit)

@@ -253,6 +253,25 @@ async def test_a_complaint_is_matched_by_the_return_path_in_it(relay: Any, site:
     assert relay.counted("malote_complaints_total") == 1
 
 
+@pytest.mark.parametrize("complains", [False, True])
+async def test_a_bounce_and_a_complaint_suppress_the_recipient(
+    relay: Any, site: Any, compose: Any, complains: bool
+) -> None:
+    relay.relay._intake.acts = relay.relay.consequences
+    (message,) = await sent(relay, site, compose)
+    if complains:
+        assert (await bring(relay, FEEDBACK, arf(b"Return-Path: <%s>\r\n" % message.mail_from.encode())))[0] == 250
+    else:
+        assert (await bring(relay, message.mail_from, dsn("bob@dest.example")))[0] == 250
+    dialogue = await relay.signed_in()
+    await dialogue.say("MAIL FROM:<ana@acme.example>")
+    answer = await dialogue.say("RCPT TO:<bob@dest.example>")
+    assert answer.startswith("550")
+    assert ("its owner complained" if complains else "bad-mailbox: 550 5.1.1 no such user") in answer
+    tally = relay.relay.pauses.states()[0].tally
+    assert (tally.bounced, tally.complained) == (not complains, complains)
+
+
 async def test_a_complaint_without_a_return_path_is_matched_by_our_received_field(
     relay: Any, site: Any, compose: Any
 ) -> None:

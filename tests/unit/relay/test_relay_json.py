@@ -59,6 +59,11 @@ def test_what_is_written_is_read() -> None:
         ("listen.observePort", -1),
         ("notices.delayAfterSeconds", -1),
         ("notices.perSenderPerHour", 0),
+        ("suppression.bounceDays", 0),
+        ("suppression.inactiveAfter", 0),
+        ("accountPause.windowHours", 169),
+        ("accountPause.bouncePercent", 0),
+        ("accountPause.complaintPercent", 101),
     ],
 )
 def test_a_number_out_of_bounds_is_named_with_its_bound(path: str, value: float) -> None:

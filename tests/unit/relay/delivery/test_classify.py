@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from malote_relay.delivery.classify import CLASSES, RULES, Verdict, classify, too_many_recipients
+from malote_relay.delivery.classify import CLASSES, RULES, Verdict, classify, permanent, too_many_recipients
 from malote_relay.delivery.reply import Failure, parse
 
 REPLIES = [
@@ -29,8 +31,8 @@ REPLIES = [
     ("552 5.3.4 Message size exceeds fixed limit", True, "too-big"),
     ("550 5.7.26 This mail has been blocked because the sender is unauthenticated: DMARC", True, "auth"),
     ("550 5.7.23 The message was rejected because of Sender Policy Framework violation", True, "auth"),
-    ("554 5.7.1 Service unavailable; Client host [192.0.2.1] blocked using zen.spamhaus.org", True, "spam"),
-    ("550 5.7.1 Message rejected as spam by Content Filtering.", True, "spam"),
+    ("554 5.7.1 Service unavailable; Client host [192.0.2.1] blocked using zen.spamhaus.org", True, "reputation"),
+    ("550 5.7.1 Message rejected as spam by Content Filtering.", True, "spam-content"),
     ("550 5.7.1 Refused by local policy", True, "policy"),
     ("554 5.7.1 <x@d.example>: Relay access denied", True, "routing"),
     ("451 4.7.1 Greylisted, come back later", False, "greylist"),
@@ -41,8 +43,9 @@ REPLIES = [
     ("530 5.7.0 Must issue a STARTTLS command first", True, "tls"),
     ("554 5.4.6 Too many hops", True, "routing"),
     ("554 transaction failed", True, "policy"),
-    ("451 4.3.0 Temporary server error", False, "greylist"),
-    ("500 what?", True, "other"),
+    ("451 4.3.0 Temporary server error", False, "system"),
+    ("500 what?", True, "protocol"),
+    ("599 what?", True, "other"),
 ]
 
 
@@ -59,13 +62,34 @@ def test_552_for_too_many_recipients_means_452() -> None:
 def test_a_failure_of_ours_says_its_own_class_or_is_read_like_a_reply() -> None:
     assert classify(Failure("451 4.4.2 gone", "connection")) == Verdict(False, "connection")
     greeting = Failure("554 5.7.1 blocked using zen.spamhaus.org (mx[192.0.2.1], greeting)", "", permanent=True)
-    assert classify(greeting) == Verdict(True, "spam")
+    assert classify(greeting) == Verdict(True, "reputation")
 
 
-def test_every_rule_names_a_known_class_and_every_class_can_be_reached() -> None:
-    named = {rule.bounce_class for rule in RULES}
-    assert named <= set(CLASSES)
-    assert set(CLASSES) - named == {"other"}
+def test_the_host_decides_where_providers_say_the_same_for_different_reasons() -> None:
+    words = "550 Mailbox unavailable or access denied"
+    assert classify(parse(words)).bounce_class == "bad-mailbox"
+    assert classify(parse(words), "mx3.qq.com[192.0.2.1]").bounce_class == "rate-limit"
+    failure = Failure("421 4.7.0 HL:REP", "")
+    assert classify(failure, "163mx01.mxmail.netease.com").bounce_class == "reputation"
+
+
+def test_whether_a_refusal_is_final_needs_no_class() -> None:
+    assert permanent(parse("550 5.1.1 no"))
+    assert not permanent(parse("450 4.2.0 later"))
+    assert not permanent(parse("552 too many recipients"))
+    assert permanent(Failure("550 5.4.4 nowhere", "routing", permanent=True))
+    assert not permanent(Failure("451 4.4.2 gone", "connection"))
+
+
+def test_the_manual_explains_the_classes_in_the_same_words() -> None:
+    manual = (Path(__file__).parents[4] / "docs" / "operations.md").read_text("utf-8")
+    assert [name for name, meaning in CLASSES.items() if f"| `{name}` | {meaning} |" not in manual] == []
+
+
+def test_every_class_is_explained_and_every_class_and_provider_has_a_rule() -> None:
+    assert all(CLASSES.values())
+    assert {rule.bounce_class for rule in RULES.rules} == set(CLASSES) - {"other"}
+    assert {rule.provider for rule in RULES.rules if rule.provider} <= set(RULES.providers)
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,23 @@ def test_a_permanent_refusal_fails_at_once(queued: Callable[..., Queued]) -> Non
     assert (found.result, found.bounce_class, found.next_attempt_at) == (Result.FAILED, "bad-mailbox", 0.0)
 
 
+def test_a_refusal_is_read_with_the_host_it_came_from_in_mind(queued: Callable[..., Queued]) -> None:
+    found = outcome(
+        queued(),
+        Reply(550, ("5.7.1 No such user!",)),
+        host="mx.yandex.ru[192.0.2.1]",
+        tls="",
+        now=NOW,
+        schedule=SCHEDULE,
+    )
+    elsewhere = end(queued(), Reply(550, ("Mailbox unavailable or access denied",)))
+    there = outcome(
+        queued(), Reply(550, ("Mailbox unavailable or access denied",)),
+        host="mx3.qq.com[192.0.2.1]", tls="", now=NOW, schedule=SCHEDULE,
+    )  # fmt: skip
+    assert [one.bounce_class for one in (found, elsewhere, there)] == ["bad-mailbox", "bad-mailbox", "rate-limit"]
+
+
 def test_a_temporary_one_is_tried_again_later_and_later(queued: Callable[..., Queued]) -> None:
     first = end(queued(), Failure("451 4.4.1 no connection", "connection"))
     fourth = end(queued(attempts=3), Failure("451 4.4.1 no connection", "connection"))

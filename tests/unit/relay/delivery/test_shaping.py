@@ -248,6 +248,12 @@ def test_what_answers_say_about_the_destination(answers: list[Reply | Failure], 
     assert heard(answers)[0] is meaning
 
 
+def test_a_provider_may_say_it_in_words_of_its_own() -> None:
+    answers = [Reply(451, ("MI:SFQ 126 mx4",))]
+    assert heard(answers)[0] is Heard.PUT_OFF
+    assert heard(answers, "126mx01.mxmail.netease.com")[0] is Heard.TOO_FAST
+
+
 # Which limits hold for whom.
 
 

@@ -90,6 +90,11 @@ class Senders:
         return None, False
 
 
+class Nobody:
+    async def check(self, _: object) -> Reply | None:
+        return None
+
+
 class Clock:
     def __init__(self) -> None:
         self.time = FIRST
@@ -158,6 +163,8 @@ class Machine(RuleBasedStateMachine):
             rules=Rules(settings),
             signer=Signer(),
             senders=Senders(),
+            recipients=Nobody(),
+            accounts=Nobody(),
             desk=StoreDesk(self.window, store, self.clock, self.metrics, lambda queued, content: None),
             spool=Spool(store.incoming, settings.limits),
             clock=self.clock,

@@ -1,0 +1,163 @@
+"""Bounces and complaints have consequences: recipients that are refused, accounts that are paused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from malote_dev.mailworld.behaviour import Action, Behaviour
+from malote_relay.store.suppressions import Reason
+
+DAY = 86_400
+
+
+async def bounce(relay: Any, world: Any, compose: Any, eventually: Any, *recipients: str) -> None:
+    """Send to recipients that the remote host does not know; wait until it is written down."""
+    before = relay.counted("malote_deliveries_total", result="failed", bounce_class="bad-mailbox")
+    world.mx.behaviour = Behaviour(action=Action.REFUSE)
+    assert (await relay.send(compose(), to=recipients)).accepted
+
+    async def failed() -> bool:
+        now = relay.counted("malote_deliveries_total", result="failed", bounce_class="bad-mailbox")
+        return bool(now >= before + len(recipients))
+
+    await eventually(failed)
+    await relay.relay.suppressions.flush()
+
+
+async def rcpt(relay: Any, recipient: str) -> str:
+    dialogue = await relay.signed_in()
+    assert (await dialogue.say("MAIL FROM:<ana@acme.example>")).startswith("250 ")
+    answer: str = await dialogue.say(f"RCPT TO:<{recipient}>")
+    dialogue.close()
+    return answer
+
+
+async def test_after_a_hard_bounce_the_recipient_is_refused_until_its_time_is_over(
+    start: Any, site: Any, world: Any, compose: Any, eventually: Any
+) -> None:
+    relay = await start()
+    await bounce(relay, world, compose, eventually, "gone@dest.example")
+    answer = await rcpt(relay, "Gone@dest.example")
+    assert answer.startswith("550")
+    assert "5.7.1 the recipient <Gone@dest.example> is on this tenant's suppression list since" in answer
+    assert "mail to it bounced (bad-mailbox: 550 5.1.1 No such mailbox here)" in answer
+    assert relay.counted("malote_messages_refused_total", reason="recipient_suppressed") == 1
+    assert relay.counted("malote_suppressed_total", reason="bounce") == 1
+    assert (await rcpt(relay, "bob@dest.example")).startswith("250 ")
+
+    site.change(rehearsal={"clock_offset_seconds": 30 * DAY + 60})
+
+    async def over() -> bool:
+        return (await rcpt(relay, "gone@dest.example")).startswith("250 ")
+
+    await eventually(over)
+
+
+async def test_a_suppressed_recipient_costs_no_unit_and_the_others_of_a_message_go(
+    relay: Any, world: Any, compose: Any
+) -> None:
+    await relay.relay.suppressions.add("gone@dest.example")
+    dialogue = await relay.signed_in()
+    await dialogue.say("MAIL FROM:<ana@acme.example>")
+    assert (await dialogue.say("RCPT TO:<gone@dest.example>")).startswith("550")
+    assert relay.reserved() == 0
+    assert (await dialogue.say("RCPT TO:<bob@dest.example>")).startswith("250 ")
+    assert relay.reserved() == 1
+    assert (await dialogue.say("DATA")).startswith("354 ")
+    dialogue.send(compose() + b"\r\n.\r\n")
+    assert (await dialogue.read()).startswith("250 ")
+    (message,) = await world.mx.wait_for(1)
+    assert message.recipients == ("bob@dest.example",)
+    assert await relay.stored() == 1
+
+
+async def test_the_list_is_there_after_a_restart_and_can_be_changed_by_hand(
+    start: Any, world: Any, compose: Any, eventually: Any
+) -> None:
+    first = await start()
+    await bounce(first, world, compose, eventually, "gone@dest.example")
+    await first.stop()
+    relay = await start()
+    suppressions = relay.relay.suppressions
+    await suppressions.add("eva@dest.example", note="asked by phone")
+    listed = [(entry.address, entry.reason) async for entry in suppressions.entries()]
+    assert listed == [("eva@dest.example", Reason.MANUAL), ("gone@dest.example", Reason.BOUNCE)]
+    assert "for good: it was put there by hand (asked by phone)" in await rcpt(relay, "eva@dest.example")
+    for address in ("eva@dest.example", "gone@dest.example"):
+        assert (await rcpt(relay, address)).startswith("550")
+        await suppressions.remove(address)
+        assert (await rcpt(relay, address)).startswith("250 ")
+
+
+async def test_what_waits_already_is_delivered_and_takes_its_recipient_off(
+    relay: Any, world: Any, compose: Any, eventually: Any
+) -> None:
+    world.mx.behaviour = Behaviour(action=Action.DEFER)
+    assert (await relay.send(compose(), to=("bob@dest.example",))).accepted
+
+    async def deferred() -> bool:
+        return bool(relay.counted("malote_deliveries_total", result="deferred", bounce_class="system"))
+
+    await eventually(deferred)
+    relay.relay.suppressions.bounced(
+        "bob@dest.example", "bad-mailbox", "550 5.1.1 no", relay.relay._clock.now(), "m1"
+    )
+    await relay.relay.suppressions.flush()
+    assert (await rcpt(relay, "bob@dest.example")).startswith("550")
+    world.mx.behaviour = Behaviour()
+    relay.site.change(rehearsal={"clock_offset_seconds": 120})
+    await world.mx.wait_for(1)
+
+    async def taken_off() -> bool:
+        return (await rcpt(relay, "bob@dest.example")).startswith("250 ")
+
+    await eventually(taken_off)
+
+
+async def test_an_account_that_bounces_too_much_is_paused_until_it_is_resumed(
+    start: Any, site: Any, world: Any, compose: Any, eventually: Any
+) -> None:
+    site.change(account_pause={"min_recipients": 5}, suppression={"enabled": False})
+    relay = await start()
+    await bounce(relay, world, compose, eventually, *(f"gone{number}@dest.example" for number in range(5)))
+    dialogue = await relay.signed_in()
+
+    async def paused() -> bool:
+        answer = await dialogue.say("MAIL FROM:<ana@acme.example>")
+        await dialogue.say("RSET")
+        return bool(answer.startswith("550"))
+
+    await eventually(paused)
+    answer = await dialogue.say("MAIL FROM:<ana@acme.example>")
+    assert answer.startswith("550 5.7.1 the account app@acme is paused since ")
+    assert "5 of 5 recipients within 24 hours bounced: 100 %, and 5 % is the limit" in answer
+    assert answer.endswith("it stays so until your platform resumes it")
+    assert relay.counted("malote_messages_refused_total", reason="account_paused") >= 1
+    assert relay.counted("malote_account_paused", account="app") == 1
+    assert relay.counted("malote_account_paused", account="news") == 0
+    await relay.stop()
+    again = await start()
+    dialogue = await again.signed_in()
+    assert (await dialogue.say("MAIL FROM:<ana@acme.example>")).startswith("550 5.7.1 the account")
+    assert again.relay.pauses.resume("app") is not None
+    assert (await dialogue.say("MAIL FROM:<ana@acme.example>")).startswith("250 ")
+
+
+async def test_a_pause_with_an_end_says_when_and_ends_then(start: Any, site: Any, eventually: Any) -> None:
+    hours = 2
+    site.change(account_pause={"min_recipients": 5, "min_complaints": 1, "pause_hours": hours})
+    relay = await start()
+    pauses = relay.relay.pauses
+    for _ in range(5):
+        pauses._window("app").count(relay.relay._clock.now(), delivered=1)
+    pauses.complained("app", relay.relay._clock.now())
+    dialogue = await relay.signed_in()
+    answer = await dialogue.say("MAIL FROM:<ana@acme.example>")
+    assert "1 of 5 recipients within 24 hours complained: 20 %, and 0.3 % is the limit" in answer
+    assert "sending resumes at " in answer
+    site.change(rehearsal={"clock_offset_seconds": hours * 3600 + 1})
+
+    async def over() -> bool:
+        return bool((await dialogue.say("MAIL FROM:<ana@acme.example>")).startswith("250 "))
+
+    await eventually(over)

@@ -1,0 +1,87 @@
+"""What bounces, complaints and deliveries make of an address's entry."""
+
+from __future__ import annotations
+
+import pytest
+
+from malote_relay.config import Suppression
+from malote_relay.store.suppressions import Entry, Reason
+from malote_relay.suppression.rule import Bounced, Complained, Delivered, after, bounces_needed
+
+DAY = 86_400.0
+NOW = 1_800_000_000.0
+CONFIG = Suppression()
+BOB = "bob@dest.example"
+
+
+def bounced(bounce_class: str = "bad-mailbox", at: float = NOW) -> Bounced:
+    return Bounced(BOB, at, bounce_class, "550 5.1.1 no such user", "m1")
+
+
+def test_a_bad_mailbox_is_suppressed_at_once_for_thirty_days_and_says_why() -> None:
+    entry = after(None, bounced(), CONFIG)
+    assert entry == Entry(
+        BOB, Reason.BOUNCE, NOW, NOW + 30 * DAY, "bad-mailbox", "550 5.1.1 no such user", "m1", bounces=0, times=1
+    )
+    assert entry.suppressed(NOW + 30 * DAY - 1)
+    assert not entry.suppressed(NOW + 30 * DAY)
+
+
+@pytest.mark.parametrize("bounce_class", ["inactive", "bad-domain"])
+def test_what_may_mend_is_suppressed_after_the_third_bounce(bounce_class: str) -> None:
+    entry = None
+    for number in (1, 2):
+        entry = after(entry, bounced(bounce_class, NOW + number), CONFIG)
+        assert entry is not None
+        assert not entry.suppressed(NOW + number)
+    entry = after(entry, bounced(bounce_class, NOW + 3), CONFIG)
+    assert entry is not None
+    assert entry.suppressed(NOW + 3)
+
+
+@pytest.mark.parametrize("bounce_class", ["quota", "policy", "spam-content", "reputation", "connection", "other", ""])
+def test_what_says_nothing_about_the_address_changes_nothing(bounce_class: str) -> None:
+    assert bounces_needed(bounce_class, CONFIG) == 0
+    assert after(None, bounced(bounce_class), CONFIG) is None
+
+
+def test_each_further_time_lasts_twice_as_long_up_to_a_year() -> None:
+    entry = None
+    at, spans = NOW, []
+    for _ in range(6):
+        entry = after(entry, bounced(at=at), CONFIG)
+        assert entry is not None
+        assert entry.until is not None
+        spans.append((entry.until - at) / DAY)
+        at = entry.until
+    assert spans == [30, 60, 120, 240, 365, 365]
+
+
+def test_bounces_of_what_was_queued_meanwhile_do_not_lengthen_it() -> None:
+    entry = after(None, bounced(), CONFIG)
+    assert after(entry, bounced(at=NOW + 60), CONFIG) is entry
+
+
+def test_a_delivery_lifts_what_bounces_did_and_nothing_else() -> None:
+    delivered = Delivered(BOB, NOW)
+    assert after(after(None, bounced(), CONFIG), delivered, CONFIG) is None
+    assert after(after(None, bounced("inactive"), CONFIG), delivered, CONFIG) is None
+    late = after(None, bounced(at=NOW + 1), CONFIG)
+    assert after(late, delivered, CONFIG) is late, "the delivery that the bounce is about"
+    complaint = after(None, Complained(BOB, NOW, "m1"), CONFIG)
+    assert after(complaint, delivered, CONFIG) is complaint
+    manual = Entry(BOB, Reason.MANUAL, NOW, None)
+    assert after(manual, delivered, CONFIG) is manual
+
+
+def test_a_complaint_suppresses_for_a_year_and_never_shortens() -> None:
+    entry = after(None, Complained(BOB, NOW, "m1"), CONFIG)
+    assert entry == Entry(BOB, Reason.COMPLAINT, NOW, NOW + 365 * DAY, message="m1")
+    longer = Entry(BOB, Reason.MANUAL, NOW, NOW + 1000 * DAY)
+    assert after(longer, Complained(BOB, NOW, "m1"), CONFIG).until == NOW + 1000 * DAY  # type: ignore[union-attr]
+
+
+def test_what_a_person_put_there_for_good_stays_as_it_is() -> None:
+    manual = Entry(BOB, Reason.MANUAL, NOW, None, detail="asked by phone")
+    assert after(manual, bounced(), CONFIG) is manual
+    assert after(manual, Complained(BOB, NOW, "m1"), CONFIG) is manual
