@@ -30,6 +30,7 @@ from malote_relay.config import (
     CONFIG_FILE,
     KEYS_DIRECTORY,
     Account,
+    AccountPause,
     Delivery,
     DkimKey,
     Domain,
@@ -40,6 +41,7 @@ from malote_relay.config import (
     RelayConfig,
     Resolver,
     Submission,
+    Suppression,
     encode,
 )
 
@@ -116,6 +118,8 @@ class Site:
                 observe_port=self._observe_port,
             ),
             notices=Notices(per_sender_per_hour=10_000_000, per_hour=10_000_000),  # all are counted
+            suppression=Suppression(enabled=False),  # the recipients that refuse stay in use
+            account_pause=AccountPause(enabled=False),
             limits=Limits(min_free_bytes=self.min_free_bytes, max_sessions_per_client=500),
         )
         told = json.loads(encode(config))

@@ -11,6 +11,7 @@ from malote_relay.fronts import protocol
 from malote_relay.fronts.protocol import (
     Answer,
     Ask,
+    Asked,
     BadFrame,
     Check,
     Checked,
@@ -34,7 +35,7 @@ frames = st.one_of(
     st.builds(Grant, st.integers(0, 2**40), st.integers(0, 100)),
     st.builds(Over, st.integers(0, 9), st.floats(allow_nan=False), st.integers(0, 9), st.integers(0, 9)),
     st.builds(Return, st.integers(0, 100), st.booleans()),
-    st.builds(Check, st.integers(0, 9), st.text(), st.text()),
+    st.builds(Check, st.integers(0, 9), st.sampled_from(Asked), st.text()),
     st.builds(Checked, st.integers(0, 9), st.none() | st.just(RECIPIENT_OK), st.booleans()),
     st.builds(Answer, st.integers(0, 9), st.just(Reply(550, "5.7.1", "no", Refused.DOMAIN))),
 )
