@@ -99,18 +99,20 @@ class Relay:
             plan.messages_per_hour, plan.tolerance_percent, recovered.hours, recovered.latest_hour
         )
         self._resolver = Resolver(config.resolver)
-        self._probe = CalloutProbe(self._resolver, config)
+        self._probe = CalloutProbe(self._resolver, config, self._loaded.credentials)
         self._senders = Senders(config, self._probe, self.metrics)
         self._scheduler = Scheduler(
             self._store,
             config,
             self._resolver,
+            self._store,
             clock=self._clock.now,
             observer=self._count,
             sign=self._sign_notice,
             noticed=self._count_notice,
             return_paths=lambda: self._loaded.return_paths,
             slowed=self._slowed,
+            credentials=self._loaded.credentials,
         )
         self._door = Door(
             rules=Rules(config),
@@ -177,9 +179,9 @@ class Relay:
             self._steps.step()  # asked for: not worth an alarm
         self._door.reconfigure(rules, loaded.signer)
         self._senders.reconfigure(config)
-        self._probe.reconfigure(config)
+        self._probe.reconfigure(config, loaded.credentials)
         self._resolver.reconfigure(config.resolver)
-        self._scheduler.reconfigure(config)
+        self._scheduler.reconfigure(config, loaded.credentials)
         self.server.use(loaded.context)
         plan = config.plan
         held = self._window.set_plan(plan.messages_per_hour, plan.tolerance_percent, self._clock.now())

@@ -12,18 +12,21 @@ however many sessions wait for it, and a domain's host is asked so many times a 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import enum
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from malote_relay.config import RelayConfig, SenderMode, SenderVerification, UnknownSender
-from malote_relay.delivery.connection import Identity, Peer, SessionFailed, Timeouts, open_session, opportunistic_tls
+from malote_relay.delivery.connection import Peer, SessionFailed, Timeouts, open_session
+from malote_relay.delivery.peer import calling_out
 from malote_relay.delivery.reply import Reply as RemoteReply
 from malote_relay.delivery.route import Names, Policy, Route, Unroutable, route
+from malote_relay.delivery.tls.handshake import opportunistic_tls
 from malote_relay.metrics import Callout, Metrics, Refused
 from malote_relay.submission.address import Mailbox
 from malote_relay.submission.replies import Reply
@@ -31,6 +34,8 @@ from malote_relay.submission.replies import Reply
 MAX_KEPT: Final = 50_000
 MAX_PROBES: Final = 20
 _MAX_HOSTS: Final = 3
+_MAX_ADDRESSES: Final = 2
+"""One of each family: one of the two often leads nowhere."""
 
 
 class Standing(enum.Enum):
@@ -108,20 +113,21 @@ class Probe(Protocol):
 class CalloutProbe:
     """Call-outs by the same routes and the same rules about private networks as delivery."""
 
-    def __init__(self, names: Names, config: RelayConfig) -> None:
+    def __init__(self, names: Names, config: RelayConfig, credentials: Mapping[str, str] | None = None) -> None:
         self._names = names
         self._random = random.Random()  # noqa: S311  # it shuffles hosts
         self._tls = opportunistic_tls()
         self._leaving: set[asyncio.Task[None]] = set()
-        self.reconfigure(config)
+        self.reconfigure(config, credentials)
 
-    def reconfigure(self, config: RelayConfig) -> None:
-        """Use another configuration from the next probe on."""
+    def reconfigure(self, config: RelayConfig, credentials: Mapping[str, str] | None = None) -> None:
+        """Use another configuration from the next probe on. `credentials` are passwords by file name."""
         delivery, verification = config.delivery, config.sender_verification
-        self._policy = Policy.of(config)
+        # A smart host knows the mailboxes of other domains no better than we do: their own hosts are asked.
+        self._policy = dataclasses.replace(Policy.of(config), smart_host=None)
         self._port = delivery.smtp_port
         self._seconds = verification.timeout
-        self._identity = Identity(delivery.helo_name, verification.source_address or delivery.source_address)
+        self._identity = calling_out(config, credentials or {})
 
     async def __call__(self, sender: Mailbox) -> Finding:
         """Ask, within the configured seconds for all of it."""
@@ -137,16 +143,16 @@ class CalloutProbe:
         found: Route = await route(sender.domain, self._names, self._policy, self._random)
         words = ""
         for host in found.hosts[:_MAX_HOSTS]:
-            peer = Peer(host.name, host.addresses[0], self._port)
-            try:
-                return await self._ask_host(peer, sender)
-            except SessionFailed as failed:
-                words = failed.failure.words
+            for address in host.addresses[:_MAX_ADDRESSES]:
+                try:
+                    return await self._ask_host(Peer(host.name, address, self._port), sender)
+                except SessionFailed as failed:
+                    words = failed.failure.words
         return Finding(Standing.UNKNOWN, words)
 
     async def _ask_host(self, peer: Peer, sender: Mailbox) -> Finding:
         seconds = self._seconds
-        step = Timeouts(connect=seconds, greeting=seconds, command=seconds, tls=seconds, quit=1.0)
+        step = Timeouts(connect=seconds / 3, greeting=seconds, command=seconds, tls=seconds, quit=1.0)
         try:
             session = await open_session(peer, self._identity, step, self._tls)
         except SessionFailed as failed:
