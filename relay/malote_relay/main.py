@@ -116,7 +116,7 @@ class Relay:
             plan.messages_per_hour, plan.tolerance_percent, recovered.hours, recovered.latest_hour
         )
         self._resolver = Resolver(config.resolver)
-        self._probe = CalloutProbe(self._resolver, config)
+        self._probe = CalloutProbe(self._resolver, config, self._loaded.credentials)
         self._senders = Senders(config, self._probe, self.metrics, memory=SenderMemory(self._store, self._clock))
         await self._senders.recall()
         self.suppressions = Suppressions(config.suppression, self._store, self.metrics, self._clock.now)
@@ -130,12 +130,14 @@ class Relay:
             self._store,
             config,
             self._resolver,
+            self._store,
             clock=self._clock.now,
             observer=self._count,
             sign=self._sign_notice,
             noticed=self._count_notice,
             return_paths=lambda: self._loaded.return_paths,
             slowed=self._slowed,
+            credentials=self._loaded.credentials,
         )
         self._desk = StoreDesk(self._window, self._store, self._clock, self.metrics, self._scheduler.offer)
         self.server = self._at_the_door(config)
@@ -238,9 +240,9 @@ class Relay:
         self._senders.reconfigure(config)
         self.suppressions.reconfigure(config.suppression)
         self.pauses.reconfigure(config.account_pause, config.accounts)
-        self._probe.reconfigure(config)
+        self._probe.reconfigure(config, loaded.credentials)
         self._resolver.reconfigure(config.resolver)
-        self._scheduler.reconfigure(config)
+        self._scheduler.reconfigure(config, loaded.credentials)
         if isinstance(self.server, SubmissionServer):
             self.server.use(loaded.context)
         plan = config.plan

@@ -14,8 +14,8 @@ import asyncio
 import contextlib
 import os
 import ssl
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -25,17 +25,22 @@ from malote_relay.config import (
     CERTIFICATE_FILE,
     CERTIFICATE_KEY_FILE,
     CONFIG_FILE,
+    CREDENTIALS_DIRECTORY,
     KEYS_DIRECTORY,
     ConfigError,
     RelayConfig,
     configuration_hash,
     decode,
 )
+from malote_relay.delivery.tls.handshake import Handshakes
 from malote_relay.returnpath import ReturnPaths
 from malote_relay.signing.signer import Signer
 from malote_relay.submission.server import tls_context
 
 POLL_SECONDS: Final = 0.25
+
+_MAX_SECRET: Final = 255
+"""Octets of a password: what RFC 1929 can carry."""
 
 _log = structlog.get_logger("malote.config")
 
@@ -54,6 +59,8 @@ class Loaded:
     context: ssl.SSLContext
     oldest_key: float | None
     """When the oldest signing key's file was written, in epoch seconds; None when there is no key."""
+    credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The passwords that the configuration names, by their files' names."""
     certificate_error: str = ""
     """Why `context` is still the one that was in force before."""
 
@@ -71,6 +78,8 @@ def load(directory: Path, in_force: ssl.SSLContext | None = None) -> Loaded:
     notice_signer = Signer.for_notices(config, keys)
     return_paths = ReturnPaths.load(config, keys)
     written = [_written(keys / key.file) for domain in config.domains for key in domain.keys]
+    _check_authorities(config.delivery.tls.authorities)
+    credentials = _credentials(config, directory / CREDENTIALS_DIRECTORY)
     certificate_error = ""
     try:
         context = tls_context(directory)
@@ -87,6 +96,7 @@ def load(directory: Path, in_force: ssl.SSLContext | None = None) -> Loaded:
         return_paths,
         context,
         oldest,
+        credentials,
         certificate_error,
     )
 
@@ -95,9 +105,10 @@ def fingerprint(directory: Path) -> Fingerprint:
     """What tells one state of the directory from another without reading the files."""
     # Plain strings and os.stat: this runs several times a second for as long as the relay lives.
     files = [f"{directory}/{place}" for place in (CONFIG_FILE, CERTIFICATE_FILE, CERTIFICATE_KEY_FILE)]
-    keys = f"{directory}/{KEYS_DIRECTORY}"
-    with contextlib.suppress(OSError):
-        files += sorted(f"{keys}/{name}" for name in os.listdir(keys))
+    for place in (KEYS_DIRECTORY, CREDENTIALS_DIRECTORY):
+        folder = f"{directory}/{place}"
+        with contextlib.suppress(OSError):
+            files += sorted(f"{folder}/{name}" for name in os.listdir(folder))
     states = []
     for file in files:
         try:
@@ -166,3 +177,32 @@ def _written(file: Path) -> float:
         return file.stat().st_mtime
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror}") from error
+
+
+def _check_authorities(file: str) -> None:
+    if file:
+        try:
+            Handshakes(file).verified()
+        except OSError as error:  # ssl's errors are among them
+            raise ConfigError(
+                f"delivery.tls.authorities: {file} cannot be used: {error.strerror or error}"
+            ) from error
+
+
+def _credentials(config: RelayConfig, folder: Path) -> dict[str, str]:
+    servers = (config.delivery.smart_host, config.delivery.socks5)
+    return {one.password_file: _secret(folder / one.password_file) for one in servers if one and one.password_file}
+
+
+def _secret(file: Path) -> str:
+    """A password: the file's text without its line end. Its octets are in no error's words."""
+    try:
+        text = file.read_bytes().decode()
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file} is not text in UTF-8: write the password and nothing else") from error
+    password = text.removesuffix("\n").removesuffix("\r")
+    if not password or len(password.encode()) > _MAX_SECRET or not password.isprintable():
+        raise ConfigError(f"{file} must hold one line of 1 to {_MAX_SECRET} printable characters: the password")
+    return password

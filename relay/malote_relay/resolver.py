@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import dns.asyncresolver
 import dns.exception
+import dns.flags
 import dns.message
 import dns.name
 import dns.nameserver
@@ -38,7 +39,12 @@ MAX_CNAMES = 8
 
 
 class ResolverError(Exception):
-    """The records cannot be had; the message names the question. Catch the subclasses."""
+    """The records cannot be had; the message names the question. Catch the subclasses.
+
+    `authentic` says that the resolver vouches for it: by a signed proof there is nothing.
+    """
+
+    authentic = False
 
 
 class NoSuchDomain(ResolverError):
@@ -65,6 +71,19 @@ Records = tuple[dns.rdata.Rdata, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Examined:
+    """What is at a name: no records for those that do not exist, or whose name does not.
+
+    `authentic` is whether a validating resolver vouches for it, every alias on the way included; `canonical` the name
+    that aliases led to, lower case.
+    """
+
+    records: Records
+    authentic: bool
+    canonical: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Kept:
     """An answer without the message it came in, which would be a hundred times its size."""
 
@@ -72,6 +91,8 @@ class _Kept:
     records: Records = ()
     error: type[ResolverError] | None = None
     words: str = ""
+    authentic: bool = False
+    canonical: str = ""
 
 
 class Resolver:
@@ -96,7 +117,11 @@ class Resolver:
         stub.timeout = min(3.0, settings.timeout)
         stub.lifetime = settings.timeout
         stub.search = []  # Every name we ask for is absolute.
-        stub.use_edns(0, 0, 1232)
+        # A resolver tells what it validated to those who ask with AD (RFC 6840 section 5.7) or, some, with DO.
+        stub.use_edns(0, dns.flags.DO if settings.validating else 0, 1232)
+        if settings.validating:
+            stub.set_flags(dns.flags.RD | dns.flags.AD)
+        self._validating = settings.validating
         self._stub = stub
         self._cache.clear()
         self._asking = {}
@@ -135,7 +160,20 @@ class Resolver:
         """The name's TXT records, each with its strings joined (RFC 7208 section 3.3). Raises as `mx`."""
         return tuple(b"".join(record.strings) for record in await self._ask(name, "TXT") if isinstance(record, TXT))
 
+    async def examine(self, name: str, rdtype: str) -> Examined:
+        """What is there, and whether the DNS vouches for it. Raises TemporaryFailure, also for bogus answers."""
+        kept = await self._keep(name, rdtype)
+        if kept.error is TemporaryFailure:
+            raise TemporaryFailure(kept.words)
+        return Examined(kept.records, kept.authentic and self._validating, kept.canonical)
+
     async def _ask(self, name: str, rdtype: str) -> Records:
+        kept = await self._keep(name, rdtype)
+        if kept.error is not None:
+            raise kept.error(kept.words)
+        return kept.records
+
+    async def _keep(self, name: str, rdtype: str) -> _Kept:
         key = (name.rstrip(".").lower(), rdtype)
         kept = self._cache.get(key)
         if kept is not None and kept.until > self._clock():
@@ -149,23 +187,22 @@ class Resolver:
                 task.add_done_callback(lambda _: asking.pop(key, None))
             # One asker's cancellation must not take the answer from the others.
             kept = await asyncio.shield(task)
-        if kept.error is not None:
-            raise kept.error(kept.words)
-        return kept.records
+        return kept
 
     async def _look_up(self, name: str, rdtype: str) -> _Kept:
         stub, ttl = self._stub, 0.0
         error: type[ResolverError] | None = None
         records: Records = ()
-        words = ""
+        words, canonical = "", name
         try:
-            answer = await _resolve(stub, name, rdtype)
+            answer, authentic = await _resolve(stub, name, rdtype)
+            canonical = _host(answer.canonical_name)
             ttl = min(float(answer.ttl), MAX_TTL)
             records = tuple(answer)
         except ResolverError as failure:
-            error, words = type(failure), str(failure)
+            error, words, authentic = type(failure), str(failure), failure.authentic
             ttl = min(_negative_ttl(failure.__cause__), MAX_NEGATIVE_TTL)
-        kept = _Kept(self._clock() + ttl, records, error, words)
+        kept = _Kept(self._clock() + ttl, records, error, words, authentic, canonical)
         if ttl > 0 and stub is self._stub:
             self._cache[name, rdtype] = kept
             while len(self._cache) > MAX_CACHED:
@@ -180,27 +217,48 @@ class _Empty(Exception):
         self.response = response
 
 
-async def _resolve(stub: dns.asyncresolver.Resolver, name: str, rdtype: str) -> dns.resolver.Answer:
-    try:
-        question = dns.name.from_text(name, idna_codec=dns.name.IDNA_2003_Practical)
-    except (dns.exception.DNSException, UnicodeError) as error:
-        raise NoSuchDomain(f"{name!r} is not a domain name: {error}") from error
+async def _resolve(stub: dns.asyncresolver.Resolver, name: str, rdtype: str) -> tuple[dns.resolver.Answer, bool]:
+    """The answer, and whether every response on the way to it was authentic."""
+    question = _question(name)
+    authentic = True
     for _ in range(MAX_CNAMES):
         try:
             answer = await stub.resolve(question, rdtype, raise_on_no_answer=False)
         except dns.resolver.NXDOMAIN as error:
-            raise NoSuchDomain(f"{name} does not exist ({rdtype} look-up: NXDOMAIN)") from error
+            nothing = NoSuchDomain(f"{name} does not exist ({rdtype} look-up: NXDOMAIN)")
+            responses = error.kwargs.get("responses", {}).values()
+            nothing.authentic = authentic and bool(responses) and all(_is_authentic(one) for one in responses)
+            raise nothing from error
         except dns.resolver.YXDOMAIN as error:
             raise NoSuchDomain(f"{name} has no usable {rdtype} records: {error}") from error
         except (dns.exception.DNSException, OSError) as error:
             raise TemporaryFailure(f"{rdtype} look-up of {name} failed: {error}") from error
+        authentic = authentic and _is_authentic(answer.response)
         if answer.rrset is not None:
-            return answer
+            return answer, authentic
         if answer.canonical_name == question:
-            raise NoRecords(f"{name} has no {rdtype} records") from _Empty(answer.response)
+            empty = NoRecords(f"{name} has no {rdtype} records")
+            empty.authentic = authentic
+            raise empty from _Empty(answer.response)
         # An authoritative-only server leaves the alias's target for us to ask (RFC 1034 section 5.2.2).
         question = answer.canonical_name
     raise NoSuchDomain(f"{name}: more than {MAX_CNAMES} CNAME records in a chain")
+
+
+def ascii_name(name: str) -> str:
+    """The name as it is written in the DNS: ASCII, lower case, no final dot. Raises NoSuchDomain for what is none."""
+    return _host(_question(name))
+
+
+def _question(name: str) -> dns.name.Name:
+    try:
+        return dns.name.from_text(name, idna_codec=dns.name.IDNA_2003_Practical)
+    except (dns.exception.DNSException, UnicodeError) as error:
+        raise NoSuchDomain(f"{name!r} is not a domain name: {error}") from error
+
+
+def _is_authentic(response: dns.message.Message) -> bool:
+    return bool(response.flags & dns.flags.AD)
 
 
 def _negative_ttl(cause: BaseException | None) -> float:

@@ -17,20 +17,23 @@ since only their host knows whether case matters.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import enum
 import ipaddress
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
 from malote_relay.config import RelayConfig, SenderMode, SenderVerification, UnknownSender
-from malote_relay.delivery.connection import Identity, Peer, SessionFailed, Timeouts, open_session, opportunistic_tls
+from malote_relay.delivery.connection import Peer, SessionFailed, Timeouts, open_session
+from malote_relay.delivery.peer import calling_out
 from malote_relay.delivery.reply import Reply as RemoteReply
 from malote_relay.delivery.route import Names, Policy, Route, Unroutable, route
 from malote_relay.delivery.rules import Rules, load
+from malote_relay.delivery.tls.handshake import opportunistic_tls
 from malote_relay.metrics import Callout, Metrics, Refused
 from malote_relay.resolver import IPAddress
 from malote_relay.sender_memory import SenderMemory
@@ -82,22 +85,21 @@ class Probe(Protocol):
 class CalloutProbe:
     """Call-outs by the same routes and the same rules about private networks as delivery."""
 
-    def __init__(self, names: Names, config: RelayConfig) -> None:
+    def __init__(self, names: Names, config: RelayConfig, credentials: Mapping[str, str] | None = None) -> None:
         self._names = names
         self._random = random.Random()  # noqa: S311  # it shuffles hosts
         self._tls = opportunistic_tls()
         self._leaving: set[asyncio.Task[None]] = set()
-        self.reconfigure(config)
+        self.reconfigure(config, credentials)
 
-    def reconfigure(self, config: RelayConfig) -> None:
-        """Use another configuration from the next probe on."""
+    def reconfigure(self, config: RelayConfig, credentials: Mapping[str, str] | None = None) -> None:
+        """Use another configuration from the next probe on. `credentials` are passwords by file name."""
         delivery, verification = config.delivery, config.sender_verification
-        self._policy = Policy.of(config)
+        # A smart host knows the mailboxes of other domains no better than we do: their own hosts are asked.
+        self._policy = dataclasses.replace(Policy.of(config), smart_host=None)
         self._port = delivery.smtp_port
         self._seconds = verification.timeout
-        self._identity = Identity(
-            verification.helo_name or delivery.helo_name, verification.source_address or delivery.source_address
-        )
+        self._identity = calling_out(config, credentials or {})
 
     async def __call__(self, sender: Mailbox) -> Finding:
         """Ask, within the configured seconds for all of it."""

@@ -10,6 +10,8 @@ so that the demonstration and the tests send real mail over real sockets and not
 * `mailboxes`: the mail host of a sender's own domain, which knows the mailboxes that exist there;
 * `verify`: what a recipient's host finds when it checks SPF, DKIM and DMARC with public verifiers;
 * `client`: how a tenant's application sends;
+* `web`: a web server for MTA-STS policies, which also takes TLS reports;
+* `proxy`: a SOCKS5 proxy that mail may leave through;
 * `certificates`: good, expired, self-signed and misnamed certificates for the hosts;
 * `commands`, `control`: the same hosts as stand-alone processes with an HTTP control, for pods.
 """

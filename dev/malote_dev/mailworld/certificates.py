@@ -7,6 +7,7 @@ P-256, made anew for each run.
 from __future__ import annotations
 
 import datetime
+import hashlib
 import ipaddress
 import ssl
 import tempfile
@@ -64,14 +65,31 @@ class CertificateAuthority:
         self, names: Sequence[str], *, expired: bool = False, self_signed: bool = False
     ) -> ssl.SSLContext:
         """A server's TLS context with such a certificate."""
-        certificate, key = self.issue(names, expired=expired, self_signed=self_signed)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        with tempfile.TemporaryDirectory() as folder:  # the ssl module reads certificates from files only
-            path = Path(folder, "host.pem")
-            path.touch(mode=0o600)
-            path.write_bytes(certificate + key)
-            context.load_cert_chain(path)
-        return context
+        return context_of(*self.issue(names, expired=expired, self_signed=self_signed))
+
+
+def context_of(chain: bytes, key: bytes) -> ssl.SSLContext:
+    """A server's TLS context that sends this chain (PEM, its own certificate first)."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with tempfile.TemporaryDirectory() as folder:  # the ssl module reads certificates from files only
+        path = Path(folder, "host.pem")
+        path.touch(mode=0o600)
+        path.write_bytes(chain + key)
+        context.load_cert_chain(path)
+    return context
+
+
+def tlsa(certificate: bytes, usage: int = 3, selector: int = 1, matching: int = 1) -> str:
+    """The TLSA record (RFC 6698) that names this certificate (PEM)."""
+    parsed = x509.load_pem_x509_certificate(certificate)
+    subject = parsed.public_bytes(serialization.Encoding.DER)
+    if selector:
+        subject = parsed.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    if matching:
+        subject = hashlib.new({1: "sha256", 2: "sha512"}[matching], subject).digest()
+    return f"{usage} {selector} {matching} {subject.hex()}"
 
 
 def _builder(

@@ -107,6 +107,14 @@ class DnsServer:
         """Answer SERVFAIL or REFUSED, or not at all (TIMEOUT), for `name` and all below; None: answer again."""
         self._records.fail(name, None if how is None else Failure(how))
 
+    def sign(self, name: str, *, signed: bool = True, unasked: bool = False) -> None:
+        """Vouch for `name` and everything below it, as a validating resolver does; see `Records.sign`.
+
+        From now on to those too who did not ask whether it is vouched for, if `unasked`.
+        """
+        self._records.sign(name, signed=signed)
+        self._records.vouch_unasked = unasked
+
     def add_zone(self, zone: str) -> None:
         """Make `zone` one of its own: SOA, NS ns.ZONE, and that name's address, which is this server's."""
         host = f"ns.{zone}".rstrip(".") + "."

@@ -9,14 +9,15 @@ import asyncio
 import socket
 import struct
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, AnyStr, Self
 
-from aiosmtpd.smtp import SMTP, Envelope, Session
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
 from malote_dev.mailworld.behaviour import ACCEPT, Action, Behaviour, Stage, TlsMode
-from malote_dev.mailworld.certificates import CertificateAuthority
+from malote_dev.mailworld.certificates import CertificateAuthority, context_of
 
 _MAX_MESSAGE = 64 * 1024 * 1024
 _TAKEN = "250 2.0.0 Taken"
@@ -62,7 +63,9 @@ class Command:
 class SinkMx:
     """A mail host on one address and port. Set `behaviour`, `recipients` and `tls` at any time.
 
-    A change holds from the next command on; `tls` from the next connection on. `recipients` maps a recipient's
+    A change holds from the next command on; `tls` from the next connection on. With a `login` (user name, password)
+    mail is taken only from who signs in, over TLS, by one of `mechanisms`; `implicit_tls` begins with TLS, as on port
+    465; `lacking` are extensions that are not offered. `recipients` maps a recipient's
     address (lower case) to its behaviour: at stage RCPT for its own command, at MESSAGE for any message to it.
     """
 
@@ -76,8 +79,16 @@ class SinkMx:
         tls: TlsMode = TlsMode.GOOD,
         behaviour: Behaviour = ACCEPT,
         dsn: bool = False,
+        login: tuple[str, str] | None = None,
+        mechanisms: Sequence[str] = ("PLAIN", "LOGIN"),
+        implicit_tls: bool = False,
+        lacking: Collection[str] = (),
     ) -> None:
         self.address = address
+        self.login = login
+        self.mechanisms = mechanisms
+        self.implicit_tls = implicit_tls
+        self.lacking = lacking
         self.port = port
         self.hostname = hostname
         self.authority = authority or CertificateAuthority()
@@ -94,14 +105,22 @@ class SinkMx:
         """The connections that are open, by their number."""
         self._greylisted: set[tuple[str, str, str]] = set()
         self._uses: dict[Behaviour, int] = {}
-        self._contexts: dict[TlsMode, Any] = {}
+        self.certificate: tuple[bytes, bytes] | None = None
+        """A chain and its key (PEM) in place of what `tls` would have."""
+        self._contexts: dict[Any, Any] = {}
         self._server: asyncio.Server | None = None
         self._changed = asyncio.Condition()
 
     async def start(self) -> SinkMx:
         """Listen; with port 0 the system chooses one, which `port` then tells. Returns itself."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Conversation(self), self.address, self.port, backlog=512)
+        self._server = await loop.create_server(
+            lambda: Conversation(self),
+            self.address,
+            self.port,
+            backlog=512,
+            ssl=self.tls_context() if self.implicit_tls else None,
+        )
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -178,6 +197,10 @@ class SinkMx:
         """The TLS context for a new connection; None: STARTTLS is not offered."""
         if self.tls is TlsMode.NONE:
             return None
+        if self.certificate is not None:
+            if self.certificate not in self._contexts:
+                self._contexts[self.certificate] = context_of(*self.certificate)
+            return self._contexts[self.certificate]
         if self.tls not in self._contexts:
             names = ["elsewhere.invalid"] if self.tls is TlsMode.WRONG_NAME else [self.hostname, self.address]
             self._contexts[self.tls] = self.authority.server_context(
@@ -198,14 +221,20 @@ class Conversation(SMTP):
         """Those of the command at hand."""
         self.rcpt_parameters: list[tuple[str, ...]] = []
         """Those of each recipient of the transaction."""
+        if host.login and host.implicit_tls:
+            # aiosmtpd cannot know that there is TLS from the first octet.
+            warnings.filterwarnings("ignore", "Requiring AUTH while not requiring TLS", UserWarning)
         super().__init__(
             _Hooks(host),
             hostname=host.hostname,
             ident="ESMTP",
             data_size_limit=_MAX_MESSAGE,
             enable_SMTPUTF8=True,
-            tls_context=host.tls_context(),
-            auth_exclude_mechanism=("LOGIN", "PLAIN"),
+            tls_context=None if host.implicit_tls else host.tls_context(),
+            auth_exclude_mechanism={"LOGIN", "PLAIN"} - set(host.mechanisms if host.login else ()),
+            auth_required=host.login is not None,
+            auth_require_tls=host.login is None or not host.implicit_tls,
+            authenticator=self._judge_login,
             loop=asyncio.get_running_loop(),
         )
 
@@ -222,6 +251,14 @@ class Conversation(SMTP):
         self._host.sessions.pop(self.number, None)
         super().connection_lost(error)
 
+    def _judge_login(
+        self, server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: LoginPassword
+    ) -> AuthResult:
+        given = (data.login.decode(), data.password.decode())
+        right = given == self._host.login
+        self.note("AUTH", f"{mechanism} {given[0]}", "235" if right else "535")
+        return AuthResult(success=right, handled=False)
+
     @property
     def peer(self) -> str:
         """The client's address."""
@@ -231,6 +268,8 @@ class Conversation(SMTP):
     def tls_version(self) -> str:
         """The TLS version in use, "" without TLS."""
         ssl_object = (self.session.ssl or {}).get("ssl_object") if self.session else None
+        if ssl_object is None and self.transport is not None:
+            ssl_object = self.transport.get_extra_info("ssl_object")  # from the first octet
         return (ssl_object.version() or "") if ssl_object else ""
 
     def reset(self) -> None:
@@ -366,9 +405,10 @@ class _Hooks:
         if not reply.startswith("250"):
             return [reply]
         session.host_name = name
-        offered = [line for line in responses if not line.startswith("250-AUTH")]
         dsn = ("250-DSN",) if self.host.dsn else ()
-        return [offered[0], *self.extensions, *dsn, *offered[1:]]
+        offered = [responses[0], *self.extensions, *dsn, *responses[1:]]
+        lacking = set(self.host.lacking) | (set() if self.host.login else {"AUTH"})
+        return [line for line in offered if line[4:].partition(" ")[0].upper() not in lacking]
 
     async def handle_MAIL(
         self, server: Conversation, session: Session, envelope: Envelope, address: str, options: list[str]

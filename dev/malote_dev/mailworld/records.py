@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import dns.exception
 import dns.flags
@@ -48,6 +49,9 @@ class Records:
         self._below: Counter[dns.name.Name] = Counter()
         """How many names each name has below it: one that has some exists, even without records (RFC 8020)."""
         self._failures: dict[dns.name.Name, Failure] = {}
+        self._signed: set[dns.name.Name] = set()
+        self.vouch_unasked = False
+        """Whether AD is set for those too who did not ask for it, as some resolvers do."""
 
     def set(self, name: str, rdtype: str, *values: str, ttl: int = 5) -> None:
         """Publish exactly these values under name and type, in place of any before; without values: delete.
@@ -96,6 +100,13 @@ class Records:
         else:
             self._failures[_name(name)] = failure
 
+    def sign(self, name: str, *, signed: bool = True) -> None:
+        """Answer for `name` and everything below it as a resolver does that found its signatures good (AD)."""
+        (self._signed.add if signed else self._signed.discard)(_name(name))
+
+    def _vouched_for(self, name: dns.name.Name) -> bool:
+        return any(above in self._signed for above in _upwards(name))
+
     def failure(self, name: dns.name.Name) -> Failure | None:
         """How the server fails for this name, by the deepest rule that covers it."""
         return next((self._failures[above] for above in _upwards(name) if above in self._failures), None)
@@ -116,7 +127,13 @@ class Records:
             response.set_rcode(dns.rcode.REFUSED)
         else:
             question = query.question[0]
-            return self._resolve(response, question.name, question.rdtype)
+            answered = self._resolve(response, question.name, question.rdtype)
+            asked = self.vouch_unasked or query.flags & dns.flags.AD or query.ednsflags & dns.flags.DO
+            if answered is not None and asked:
+                names = {question.name, *(one.target for rrset in answered.answer for one in _aliases(rrset))}
+                if answered.rcode() in _TRUE and all(self._vouched_for(name.canonicalize()) for name in names):
+                    answered.flags |= dns.flags.AD
+            return answered
         return response
 
     def _resolve(
@@ -177,8 +194,13 @@ class Records:
                     response.additional.append(found)
 
 
+_TRUE = (dns.rcode.NOERROR, dns.rcode.NXDOMAIN)
 _ADDRESSES = (dns.rdatatype.A, dns.rdatatype.AAAA)
 _TRANSFERS = (dns.rdatatype.AXFR, dns.rdatatype.IXFR)
+
+
+def _aliases(rrset: dns.rrset.RRset) -> Iterable[Any]:
+    return rrset if rrset.rdtype == dns.rdatatype.CNAME else ()
 
 
 def _failed(response: dns.message.Message, rcode: dns.rcode.Rcode) -> dns.message.Message:

@@ -4,6 +4,7 @@ The schema lives here because both programs import it. A configuration directory
 
     DIR/config/relay.json              this schema
     DIR/keys/SELECTOR.DOMAIN.pem       private DKIM keys (PKCS #8, PEM)
+    DIR/credentials/NAME               passwords that fields ending in "File" name
     DIR/tls/tls.crt, DIR/tls/tls.key   the certificate chain and key of the submission listeners
 
 Everything but the listeners' addresses is reloaded while the relay runs. The relay reports
@@ -27,7 +28,7 @@ from malote_relay.config.accepting import (
     UnknownSender,
 )
 from malote_relay.config.bounces import Bounces
-from malote_relay.config.check import KEYS_DIRECTORY, complaint, is_address
+from malote_relay.config.check import CREDENTIALS_DIRECTORY, KEYS_DIRECTORY, complaint, is_address
 from malote_relay.config.feedback import AccountPause, Suppression
 from malote_relay.config.fields import ConfigError
 from malote_relay.config.model import Rehearsal, RelayConfig
@@ -35,11 +36,13 @@ from malote_relay.config.notices import Language, Notices
 from malote_relay.config.sending import Delivery, Resolver
 from malote_relay.config.shaping import ProviderShaping, Shaping, ShapingLimits, TogetherLimits
 from malote_relay.config.tenant import Account, AccountClass, DkimKey, Domain, OverLimitReply, Plan, Submission
+from malote_relay.config.transport import OutgoingTls, SmartHost, SmartHostTls, Socks5, TlsReports
 
 __all__ = [
     "CERTIFICATE_FILE",
     "CERTIFICATE_KEY_FILE",
     "CONFIG_FILE",
+    "CREDENTIALS_DIRECTORY",
     "KEYS_DIRECTORY",
     "Account",
     "AccountClass",
@@ -53,6 +56,7 @@ __all__ = [
     "Limits",
     "Listen",
     "Notices",
+    "OutgoingTls",
     "OverLimitReply",
     "Plan",
     "ProviderShaping",
@@ -64,8 +68,12 @@ __all__ = [
     "Shaping",
     "ShapingLimits",
     "SignIn",
+    "SmartHost",
+    "SmartHostTls",
+    "Socks5",
     "Submission",
     "Suppression",
+    "TlsReports",
     "TogetherLimits",
     "Trace",
     "UnknownSender",

@@ -15,6 +15,7 @@ from malote_relay.config.model import RelayConfig
 from malote_relay.config.tenant import DkimKey
 
 KEYS_DIRECTORY: Final = Path("keys")
+CREDENTIALS_DIRECTORY: Final = Path("credentials")
 
 
 def complaint(config: RelayConfig) -> str:
@@ -60,6 +61,31 @@ def _postmaster(config: RelayConfig) -> str:
     postmaster = config.submission.postmaster
     if postmaster and not _PLAIN_MAILBOX.fullmatch(postmaster):
         return f"submission.postmaster: {postmaster!r} is not a mailbox: write user@domain in ASCII"
+    return ""
+
+
+def _transport(config: RelayConfig) -> str:
+    delivery = config.delivery
+    for field, server in (("delivery.smartHost", delivery.smart_host), ("delivery.socks5", delivery.socks5)):
+        if server is None:
+            continue
+        if not (is_address(server.host) or is_host_name(server.host)):
+            return f"{field}.host: {server.host!r} is neither a host name nor an IP address"
+        if server.username and (not server.password_file or not _is_plain_file_name(server.password_file)):
+            return (
+                f"{field}.passwordFile: {server.password_file!r} is not a plain file name in "
+                f"{CREDENTIALS_DIRECTORY}/: write the name of the file with the password of {field}.username"
+            )
+        if server.password_file and not server.username:
+            return f"{field}.username is missing: write whose password {server.password_file!r} holds"
+    smart = delivery.smart_host
+    if smart is not None and smart.host.rstrip(".").lower() in {config.hostname.lower(), delivery.helo_name.lower()}:
+        return f"delivery.smartHost.host: {smart.host!r} is this relay itself: write the host that takes its mail"
+    if delivery.socks5 is not None and len(delivery.socks5.username.encode()) > _SOCKS_FIELD:
+        return f"delivery.socks5.username: more than {_SOCKS_FIELD} octets, which the protocol cannot carry"
+    contact = delivery.tls_reports.contact
+    if contact and not _CONTACT.fullmatch(contact):
+        return f"delivery.tlsReports.contact: {contact!r} is not a mail address: write one like tls@example.com"
     return ""
 
 
@@ -148,6 +174,7 @@ def network_complaint(field: str, networks: Sequence[str]) -> str:
 _CHECKS: Final[tuple[Callable[[RelayConfig], str], ...]] = (
     _names,
     _addresses,
+    _transport,
     _accounts,
     _domains,
     _postmaster,
@@ -166,6 +193,8 @@ _PLAIN_MAILBOX: Final = re.compile(
     r"(?=[^@]{1,64}@[^@]{4,150}\Z)[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*"
     rf"@(?:{_LABEL}\.)+[A-Za-z][A-Za-z0-9-]{{0,60}}[A-Za-z0-9]"
 )
+_SOCKS_FIELD: Final = 255
+_CONTACT: Final = re.compile(r"[\x21-\x3f\x41-\x7e]{1,64}@[A-Za-z0-9.-]{1,253}")
 
 
 def is_host_name(name: str) -> bool:

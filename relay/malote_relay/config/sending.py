@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from malote_relay.config.fields import Port, Positive, Seconds, Struct
 from malote_relay.config.shaping import Shaping
+from malote_relay.config.transport import OutgoingTls, SmartHost, Socks5, TlsReports
 
 
 class Resolver(Struct, frozen=True, kw_only=True):
-    """The recursive resolvers to ask; none means those of the system (/etc/resolv.conf)."""
+    """The recursive resolvers to ask; none means those of the system (/etc/resolv.conf).
+
+    `validating` says that they validate DNSSEC and that nobody sits between them and the relay: what they call
+    authentic is then believed, as DANE needs it.
+    """
 
     nameservers: tuple[str, ...] = ()
     port: Port = 53
     timeout: Seconds = 10.0
+    validating: bool = False
 
 
 class Delivery(Struct, frozen=True, kw_only=True):
@@ -28,3 +34,7 @@ class Delivery(Struct, frozen=True, kw_only=True):
     first_retry_seconds: Positive = 60
     max_retry_seconds: Positive = 4 * 3_600
     shaping: Shaping = Shaping()
+    smart_host: SmartHost | None = None
+    socks5: Socks5 | None = None
+    tls: OutgoingTls = OutgoingTls()
+    tls_reports: TlsReports = TlsReports()

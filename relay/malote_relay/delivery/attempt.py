@@ -7,7 +7,6 @@ has trouble of its own, the route's next is asked (RFC 5321 section 5.1). What i
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import enum
 import random
 import time
@@ -67,15 +66,26 @@ class _Gate:
 
 
 class Router:
-    """Routes by domain, kept for a few seconds. `clock` gives monotonic seconds."""
+    """Routes by domain, kept for a few seconds. `clock` gives monotonic seconds.
 
-    def __init__(self, names: Names, policy: Policy, rng: random.Random, clock: Callable[[], float] = time.monotonic):
+    `secure` finds out what TLS a route's hosts must have; raises Unroutable.
+    """
+
+    def __init__(
+        self,
+        names: Names,
+        policy: Policy,
+        rng: random.Random,
+        clock: Callable[[], float] = time.monotonic,
+        secure: Callable[[Route], Awaitable[Route]] | None = None,
+    ):
         self._names = names
+        self._secure = secure
         self._policy = policy
         self._rng = rng
         self._clock = clock
-        self._routes: dict[str, tuple[float, Route | Unroutable]] = {}
-        self._gates: dict[str, _Gate] = {}
+        self._routes: dict[tuple[str, bool], tuple[float, Route | Unroutable]] = {}
+        self._gates: dict[tuple[str, bool], _Gate] = {}
 
     def configure(self, policy: Policy) -> None:
         """Route by another policy from now on."""
@@ -84,49 +94,57 @@ class Router:
 
     def known(self, domain: str) -> Route | None:
         """The route last used, if there is one."""
-        found = self._routes.get(domain)
+        found = self._routes.get((domain, False))
         return found[1] if found and isinstance(found[1], Route) else None
 
     def forget(self, domain: str) -> None:
         """Look anew next time: its hosts could not be reached."""
-        self._routes.pop(domain, None)
+        for lax in (False, True):
+            self._routes.pop((domain, lax), None)
 
-    async def route(self, domain: str) -> Route:
-        """The route for a domain. Raises Unroutable. Callers get their answers in the order in which they came."""
-        gate = self._gates.get(domain)
+    async def route(self, domain: str, *, lax: bool = False) -> Route:
+        """The route for a domain. Raises Unroutable. Callers get their answers in the order in which they came.
+
+        `lax` leaves out what the domain asks for about TLS.
+        """
+        key = domain, lax
+        gate = self._gates.get(key)
         if gate is None:
-            kept = self._kept(domain)
+            kept = self._kept(key)
             if kept is not None:
                 return kept
-            gate = self._gates[domain] = _Gate()
+            gate = self._gates[key] = _Gate()
         gate.users += 1
         try:
             async with gate.lock:
-                return self._kept(domain) or await self._find(domain)
+                return self._kept(key) or await self._find(key)
         finally:
             gate.users -= 1
             if not gate.users:
-                del self._gates[domain]
+                del self._gates[key]
 
-    def _kept(self, domain: str) -> Route | None:
-        until, found = self._routes.get(domain, (0.0, None))
+    def _kept(self, key: tuple[str, bool]) -> Route | None:
+        until, found = self._routes.get(key, (0.0, None))
         if found is None or until <= self._clock():
             return None
         if isinstance(found, Unroutable):
             raise Unroutable(found.reply, found.bounce_class, permanent=found.permanent)
         return found
 
-    async def _find(self, domain: str) -> Route:
+    async def _find(self, key: tuple[str, bool]) -> Route:
+        domain, lax = key
         if len(self._routes) >= _MAX_ROUTES:
             self._routes.clear()
         policy = self._policy
         try:
             found = await route(domain, self._names, policy, self._rng)
+            if self._secure is not None and not lax:
+                found = await self._secure(found)
         except Unroutable as error:
-            self._routes[domain] = (self._clock() + UNROUTABLE_SECONDS, error)
+            self._routes[key] = (self._clock() + UNROUTABLE_SECONDS, error)
             raise
         if policy is self._policy:
-            self._routes[domain] = (self._clock() + ROUTE_SECONDS, found)
+            self._routes[key] = (self._clock() + ROUTE_SECONDS, found)
         return found
 
 
@@ -153,14 +171,6 @@ def _final(answer: Answer) -> bool:
     return _taken(answer) or permanent(answer)
 
 
-def _part(envelope: Envelope, places: Sequence[int]) -> Envelope:
-    return dataclasses.replace(
-        envelope,
-        recipients=[envelope.recipients[place] for place in places],
-        dsn=[envelope.dsn[place] for place in places] if envelope.dsn else (),
-    )
-
-
 async def attempt(
     domain: str,
     count: int,
@@ -168,6 +178,8 @@ async def attempt(
     pool: Pool,
     envelope: Callable[[], Awaitable[Envelope]],
     ended: Callable[[Mapping[int, Attempted]], None],
+    *,
+    lax: bool = False,
 ) -> None:
     """Try to deliver to `count` recipients at one domain.
 
@@ -175,10 +187,10 @@ async def attempt(
     content is needed. `ended` is told how it ended for each recipient, by their places: of deliveries after each
     transaction, so that what follows cannot undo them; of the rest at the end. What is final is told even when this
     raises or is cancelled; the others have then not ended. Raises Held when it is not the destination's time; who was
-    not tried has then not ended, and nothing counts as an attempt.
+    not tried has then not ended, and nothing counts as an attempt. `lax`: see `Router.route`.
     """
     try:
-        way = await router.route(domain)
+        way = await router.route(domain, lax=lax)
         most = pool.recipients_per_message(way) or count
         session = await pool.acquire(way, recipients=min(count, most))
     except Unroutable as error:
@@ -223,7 +235,7 @@ async def _transactions(
         turn, later = pending[:most], pending[most:]
         try:
             whole = whole or await envelope()
-            answers = await session.deliver(whole if len(turn) == count else _part(whole, turn))
+            answers = await session.deliver(whole if len(turn) == count else whole.part(turn))
         except BaseException:
             pool.release(session)
             raise

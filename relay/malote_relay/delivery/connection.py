@@ -1,64 +1,37 @@
 """The outgoing SMTP dialogue: one session with one remote server, and transactions on it.
 
-Commands are sent in groups where the server offers PIPELINING (RFC 2920). TLS is opportunistic (RFC 3207, RFC 7435):
-used when offered, its certificate not verified, since a sender that would fall back to clear text gains nothing
-from refusing a name. Time limits follow RFC 5321 section 4.5.3.2, except for connecting.
+Commands are sent in groups where the server offers PIPELINING (RFC 2920). What TLS there must be was decided before
+(`tls.security`); where it is required, a session without it is none. Time limits follow RFC 5321 section 4.5.3.2,
+except for connecting.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import re
-import socket
-import ssl
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 from malote_relay.delivery.content import Content
-from malote_relay.delivery.parameters import mail_parameters, rcpt_parameters
-from malote_relay.delivery.reply import Answer, BadReply, Failure, Reply, ReplyParser
-from malote_relay.resolver import IPAddress
+from malote_relay.delivery.login import sign_in
+from malote_relay.delivery.parameters import mail_parameters, original_recipient, rcpt_parameters
+from malote_relay.delivery.peer import Identity, Peer, Timeouts
+from malote_relay.delivery.reach import open_socket
+from malote_relay.delivery.reply import Answer, Failure, Reply
+from malote_relay.delivery.tls.handshake import Handshake, TlsFailed, begin
+from malote_relay.delivery.tls.results import ResultType, Trouble
+from malote_relay.delivery.tls.security import SMART_HOST
+from malote_relay.delivery.wire import SessionFailed, Wire
+from malote_relay.resolver import NoSuchDomain, ascii_name
 from malote_relay.store.model import DsnRequest
 
-_MAX_UNREAD = 2000
+__all__ = ["Envelope", "Identity", "Peer", "Session", "SessionFailed", "Timeouts", "open_session"]
+
+_WANTS_LOGIN = frozenset({530, 534, 535, 538})
+_FORBIDDEN_REPLY = Reply(553, ("5.1.3 the address has a control character in it",))
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f]")
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds to wait for each step (RFC 5321 section 4.5.3.2)."""
-
-    connect: float = 30.0
-    greeting: float = 120.0
-    command: float = 300.0
-    tls: float = 60.0
-    data: float = 120.0
-    block: float = 180.0
-    final: float = 600.0
-    quit: float = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who we are to the remote: the EHLO name, and the source address ("" lets the system choose)."""
-
-    helo_name: str
-    source_address: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """Where to connect. `name` is the MX host's ("" for an address literal)."""
-
-    name: str
-    address: IPAddress
-    port: int = 25
-
-    def __str__(self) -> str:
-        return f"{self.name}[{self.address}]" if self.name else f"[{self.address}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,121 +49,29 @@ class Envelope:
     smtputf8: bool = False
     dsn: Sequence[DsnRequest] = ()
 
+    def in_ascii(self) -> Envelope:
+        """The same with addresses in ASCII where they can be; who reports later still names them as they were."""
+        asked = zip(self.recipients, self.dsn, strict=bool(self.dsn))
+        return dataclasses.replace(
+            self,
+            reverse_path=_in_ascii(self.reverse_path),
+            recipients=[_in_ascii(one) for one in self.recipients],
+            dsn=[dataclasses.replace(dsn, orcpt=dsn.orcpt or original_recipient(one)) for one, dsn in asked],
+        )
 
-class SessionFailed(Exception):
-    """No session, or no longer one. `failure` is what to tell; `tls` when another try without TLS is worth it."""
-
-    def __init__(self, failure: Failure, *, tls: bool = False):
-        super().__init__(failure.words)
-        self.failure = failure
-        self.tls = tls
-
-
-def opportunistic_tls() -> ssl.SSLContext:
-    """TLS 1.2 or newer with whoever answers; nothing is verified (RFC 7435)."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
-
-
-class _Wire(asyncio.Protocol):
-    """Replies in, octets out, with flow control. Every wait has a limit and ends when the connection does."""
-
-    def __init__(self, peer: Peer):
-        self.peer = peer
-        self.parser = ReplyParser()
-        self.replies: deque[Reply] = deque()
-        self.lost: str = ""
-        self._transport: asyncio.Transport | None = None
-        self._paused = False
-        self._waiter: asyncio.Future[None] | None = None
-
-    @property
-    def transport(self) -> asyncio.Transport:
-        assert self._transport is not None  # noqa: S101  # create_connection returns after connection_made
-        return self._transport
-
-    @transport.setter
-    def transport(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._paused = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        raw = transport.get_extra_info("socket")
-        if raw is not None:
-            with contextlib.suppress(OSError):
-                raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            self.replies.extend(self.parser.feed(data))
-            if len(self.replies) > _MAX_UNREAD:
-                raise BadReply("a flood of replies")
-        except BadReply as error:
-            self.lost = f"it does not speak SMTP: {error}"
-            self.transport.abort()
-        self._wake()
-
-    def eof_received(self) -> bool:
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lost = self.lost or (f"connection lost: {exc}" if exc else "it closed the connection")
-        self._wake()
-
-    def pause_writing(self) -> None:
-        self._paused = True
-
-    def resume_writing(self) -> None:
-        self._paused = False
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def _wait(self, seconds: float, stage: str) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            async with asyncio.timeout(seconds):
-                await self._waiter
-        except TimeoutError as error:
-            words = f"451 4.4.2 {self.peer} did not answer within {seconds:g} s ({stage})"
-            raise SessionFailed(Failure(words, "timeout")) from error
-        finally:
-            self._waiter = None
-
-    def _gone(self, stage: str) -> SessionFailed:
-        return SessionFailed(Failure(f"451 4.4.2 {self.peer}: {self.lost} ({stage})", "connection"))
-
-    async def reply(self, seconds: float, stage: str) -> Reply:
-        while not self.replies:
-            if self.lost:
-                raise self._gone(stage)
-            await self._wait(seconds, stage)
-        return self.replies.popleft()
-
-    async def drained(self, seconds: float, stage: str) -> None:
-        while self._paused and not self.lost and not self.replies:
-            await self._wait(seconds, stage)
-        if self.lost and not self.replies:
-            raise self._gone(stage)
-
-    def write(self, data: bytes, stage: str) -> None:
-        if self.lost:
-            if self.replies:
-                return  # What it said before it went is still to be read, and tells more than that it went.
-            raise self._gone(stage)
-        self.transport.write(data)
+    def part(self, places: Sequence[int]) -> Envelope:
+        """The same for some of its recipients."""
+        return dataclasses.replace(
+            self,
+            recipients=[self.recipients[place] for place in places],
+            dsn=[self.dsn[place] for place in places] if self.dsn else (),
+        )
 
 
 class Session:
     """A greeted session; `open_session` makes one. Transactions go one after another, by one caller at a time."""
 
-    def __init__(self, wire: _Wire, timeouts: Timeouts):
+    def __init__(self, wire: Wire, timeouts: Timeouts):
         self._wire = wire
         self._timeouts = timeouts
         self._extensions: dict[str, str] = {}
@@ -202,6 +83,9 @@ class Session:
         """Whether the last transaction got as far as its content: the remote may then have the message."""
         self.peer = wire.peer
         self.tls = ""
+        """What was agreed on and what of it was verified; "" in clear."""
+        self.tls_trouble: Trouble | None = None
+        """Why it is in clear though TLS was asked for."""
         self.transactions = 0
 
     @property
@@ -214,41 +98,69 @@ class Session:
         """Whether the remote takes over the notifying of senders (DSN, RFC 3461)."""
         return "DSN" in self._extensions
 
-    async def greet(self, identity: Identity, tls: ssl.SSLContext | None) -> None:
-        """Greeting, EHLO (or HELO), STARTTLS when offered. Raises SessionFailed."""
+    @property
+    def local_address(self) -> str:
+        """The address it goes out from, as far as this machine knows."""
+        place = self._wire.transport.get_extra_info("sockname")
+        return str(place[0]) if place else ""
+
+    async def greet(self, identity: Identity, tls: Handshake | None) -> None:
+        """Greeting, EHLO (or HELO), TLS as asked for, and the login where there is one. Raises SessionFailed."""
+        if tls is not None and tls.security.implicit:
+            await self._secure(tls)
         reply = await self._wire.reply(self._timeouts.greeting, "greeting")
         if reply.code != 220:
             raise self._refused(reply, "greeting")
         await self._hello(identity.helo_name)
-        if tls is None or "STARTTLS" not in self._extensions:
-            return
-        reply = await self._command("STARTTLS", "STARTTLS")
-        if reply.code != 220:
+        if tls is not None and not tls.security.implicit:
+            await self._starttls(identity.helo_name, tls)
+        if identity.login is not None and self.peer.security.why == SMART_HOST:
+            await self._sign_in(identity)
+
+    async def _starttls(self, name: str, tls: Handshake) -> None:
+        reply = None
+        if "STARTTLS" in self._extensions:
+            reply = await self._command("STARTTLS", "STARTTLS")
+        if reply is None or reply.code != 220:
+            said = f"answers STARTTLS with {reply}" if reply else "offers no STARTTLS"
+            trouble = Trouble(ResultType.STARTTLS_NOT_SUPPORTED, said)
+            if tls.security.required:
+                raise self._insecure(trouble, tls)
+            self.tls_trouble = trouble
             return  # RFC 3207 section 4: it goes on without.
         if not self._wire.parser.idle or self._wire.replies:
             # Clear text sent ahead of the handshake could pose as what comes after it (CVE-2011-0411).
-            raise SessionFailed(Failure(f"451 4.7.5 {self.peer} spoke before the TLS handshake", "tls"), tls=True)
+            raise self._insecure(Trouble(ResultType.VALIDATION_FAILURE, "it spoke before the TLS handshake"), tls)
+        await self._secure(tls)
         try:
-            transport = await asyncio.get_running_loop().start_tls(
-                self._wire.transport,
-                self._wire,
-                tls,
-                server_hostname=self.peer.name or None,
-                ssl_handshake_timeout=self._timeouts.tls,
-            )
-        except (OSError, ssl.SSLError, TimeoutError) as error:
-            words = f"451 4.7.5 TLS handshake with {self.peer} failed: {error or type(error).__name__}"
-            raise SessionFailed(Failure(words, "tls"), tls=True) from error
-        if transport is None:
-            raise SessionFailed(Failure(f"451 4.7.5 {self.peer} left the TLS handshake", "tls"), tls=True)
-        self._wire.transport = transport
-        secured = transport.get_extra_info("ssl_object")
-        self.tls = f"{secured.version()} {secured.cipher()[0]}"
-        try:
-            await self._hello(identity.helo_name)
+            await self._hello(name)
         except SessionFailed as failed:
             # With TLS 1.3 a server's refusal may come only after our side of the handshake is done.
-            raise SessionFailed(failed.failure, tls=True) from failed
+            trouble = Trouble(ResultType.VALIDATION_FAILURE, failed.failure.words)
+            raise SessionFailed(failed.failure, tls=trouble) from failed
+
+    async def _secure(self, tls: Handshake) -> None:
+        try:
+            self._wire.transport, self.tls = await begin(self._wire.transport, self._wire, tls, self._timeouts.tls)
+        except TlsFailed as failed:
+            raise self._insecure(failed.trouble, tls) from failed
+
+    def _insecure(self, trouble: Trouble, tls: Handshake) -> SessionFailed:
+        why = f"; {tls.security.why} requires TLS" if tls.security.required else ""
+        return SessionFailed(Failure(f"451 4.7.5 no TLS with {self.peer}: {trouble.words}{why}", "tls"), tls=trouble)
+
+    async def _sign_in(self, identity: Identity) -> None:
+        """Whatever is wrong with it is the operator's to mend: mail waits meanwhile."""
+        assert identity.login is not None  # noqa: S101  # asked by the only caller
+        if not self.tls:
+            words = f"451 4.7.11 {self.peer} has no TLS, and the login is not sent without"
+            raise SessionFailed(Failure(words, "tls"))
+        reply = await sign_in(self._command, self._extensions, identity.login)
+        if reply is None:
+            words = f"451 4.7.0 {self.peer} offers no way to sign in that we have (PLAIN, LOGIN)"
+            raise SessionFailed(Failure(words, "auth"))
+        if reply.code != 235:
+            raise SessionFailed(Failure(f"451 4.7.8 {self.peer} refuses our login: {reply}", "auth"))
 
     async def _hello(self, name: str) -> None:
         reply = await self._command(f"EHLO {name}", "EHLO")
@@ -261,6 +173,9 @@ class Session:
             self._extensions = {keyword.upper(): parameters for keyword, _, parameters in words}
         if reply.code != 250:
             raise self._refused(reply, "EHLO")
+        if reply.lines[0].partition(" ")[0].lower() == name.lower():
+            loop = f"554 5.4.6 {self.peer} calls itself {name}, as this relay does: a loop"
+            raise SessionFailed(Failure(loop, "routing", permanent=True))
 
     async def _command(self, line: str, stage: str) -> Reply:
         self._wire.write(f"{line}\r\n".encode(), stage)
@@ -276,10 +191,18 @@ class Session:
         A session lost between the final dot and its reply counts as a temporary failure: the message may then
         arrive twice, but is never lost (RFC 5321 section 4.2.5, RFC 1047).
         """
+        self.content_sent = False
+        if envelope.smtputf8 and "SMTPUTF8" not in self._extensions:
+            envelope = envelope.in_ascii()
         if (refusal := self._unfit(envelope)) is not None:
             return [refusal] * len(envelope.recipients)
+        unfit = {place: no for place, one in enumerate(envelope.recipients) if (no := self._unfit_recipient(one))}
+        if unfit:
+            # Each recipient has an answer of its own: what one needs must not cost the others their mail.
+            fit = [place for place in range(len(envelope.recipients)) if place not in unfit]
+            others = iter(await self.deliver(envelope.part(fit)) if fit else ())
+            return [unfit.get(place) or next(others) for place in range(len(envelope.recipients))]
         answers: list[Answer | None] = [None] * len(envelope.recipients)
-        self.content_sent = False
         heard = False
         rest: Answer | None = None
         try:
@@ -287,6 +210,9 @@ class Session:
                 self._send_commands(envelope)
             mail = await self._mail(envelope)
             heard = True
+            if mail.code in _WANTS_LOGIN and self.peer.security.why == SMART_HOST:
+                # The operator's to mend, like a login that is refused: nothing bounces for it.
+                raise SessionFailed(Failure(f"451 4.7.0 {self.peer} wants another login: {mail}", "auth"))
             if mail.code == 421 and self.transactions:
                 raise SessionFailed(Failure(f"{mail}", "connection", stale=True))
             await self._rest(envelope, mail, answers)
@@ -399,15 +325,14 @@ class Session:
 
     def _unfit(self, envelope: Envelope) -> Reply | None:
         """Why this server cannot take this message whatever it would say, as a reply."""
-        addresses = (envelope.reverse_path, *envelope.recipients)
-        if any(_FORBIDDEN.search(address) for address in addresses):
-            return Reply(553, ("5.1.3 the address has a control character in it",))
+        if _FORBIDDEN.search(envelope.reverse_path):
+            return _FORBIDDEN_REPLY
         if envelope.smtputf8 and "SMTPUTF8" not in self._extensions:
             # RFC 6531 section 3.2. A client may have asked for SMTPUTF8 without needing it.
-            if not all(address.isascii() for address in addresses):
-                return Reply(553, (f"5.6.7 {self.peer} takes no internationalised addresses (SMTPUTF8)",))
+            if not envelope.reverse_path.isascii():
+                return self._takes_no_utf8("addresses")
             if not envelope.content.headers().isascii():
-                return Reply(554, (f"5.6.7 {self.peer} takes no internationalised headers (SMTPUTF8)",))
+                return self._takes_no_utf8("headers", 554)
         if envelope.eight_bit and "8BITMIME" not in self._extensions:
             # RFC 6152 section 3: converting would break the DKIM signature.
             return Reply(
@@ -418,13 +343,24 @@ class Session:
             return Reply(552, (f"5.3.4 {self.peer} takes {limit} octets at most, the message has {envelope.size}",))
         return None
 
+    def _unfit_recipient(self, recipient: str) -> Reply | None:
+        """Why this server cannot take the message for this recipient."""
+        if _FORBIDDEN.search(recipient):
+            return _FORBIDDEN_REPLY
+        if not recipient.isascii() and "SMTPUTF8" not in self._extensions:
+            return self._takes_no_utf8("addresses")
+        return None
+
+    def _takes_no_utf8(self, what: str, code: int = 553) -> Reply:
+        return Reply(code, (f"5.6.7 {self.peer} takes no internationalised {what} (SMTPUTF8)",))
+
     async def ask(self, recipient: str) -> tuple[Reply, Reply | None]:
         """Ask whether `recipient` would be taken, from the null sender, and go no further: a call-out.
 
         The replies to MAIL and to RCPT; the latter is None when MAIL was refused. Raises SessionFailed.
         """
         if _FORBIDDEN.search(recipient):
-            return Reply(553, ("5.1.3 the address has a control character in it",)), None
+            return _FORBIDDEN_REPLY, None
         utf8 = " SMTPUTF8" if not recipient.isascii() and "SMTPUTF8" in self._extensions else ""
         mail = await self._command(f"MAIL FROM:<>{utf8}", "MAIL")
         if not mail.accepted:
@@ -446,16 +382,22 @@ class Session:
         self._wire.transport.abort()
 
 
-async def open_session(
-    peer: Peer, identity: Identity, timeouts: Timeouts, tls: ssl.SSLContext | None = None
-) -> Session:
-    """Connect and greet. Raises SessionFailed; its `tls` says that only TLS was in the way."""
-    local = (identity.source_address, 0) if identity.source_address else None
+def _in_ascii(address: str) -> str:
+    """The address with its domain as the DNS has it, where that makes all of it ASCII (RFC 5890 section 2.3.2.1)."""
+    local, at, domain = address.rpartition("@")
+    if domain.isascii() or not local.isascii():
+        return address
+    with contextlib.suppress(NoSuchDomain):
+        return f"{local}{at}{ascii_name(domain)}"
+    return address
+
+
+async def open_session(peer: Peer, identity: Identity, timeouts: Timeouts, tls: Handshake | None = None) -> Session:
+    """Connect and greet. Raises SessionFailed: its `tls` says that only TLS was in the way."""
     try:
         async with asyncio.timeout(timeouts.connect):
-            _, wire = await asyncio.get_running_loop().create_connection(
-                lambda: _Wire(peer), str(peer.address), peer.port, local_addr=local
-            )
+            connection = await open_socket(peer.address, peer.port, identity)
+            _, wire = await asyncio.get_running_loop().create_connection(lambda: Wire(peer), sock=connection)
     except TimeoutError as error:
         words = f"451 4.4.1 no connection to {peer} within {timeouts.connect:g} s"
         raise SessionFailed(Failure(words, "timeout")) from error

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 
 from malote_relay.delivery.connection import Session
 from malote_relay.delivery.reply import Failure
+from malote_relay.delivery.route import Route
 from malote_relay.delivery.shaping import Shaped, Shaper
+from malote_relay.delivery.tls.security import Security
 
 PATIENCE_SECONDS = 5.0
 """Who would wait longer than that for a pause or a rate waits in the queue, not in line."""
@@ -79,6 +81,8 @@ class Destination:
     """Looks at the line again when its rate allows the next."""
     down: Failure | None = None
     down_until: float = 0.0
+    insecure: dict[tuple[Security, ...], tuple[Failure, float]] = field(default_factory=dict)
+    """Why, and until when, it is left alone by those who require a TLS that it has not; others may go there."""
     downs: int = 0
     """How often it could not be reached since it last could."""
 
@@ -130,6 +134,16 @@ class Destination:
                 return Held("many wait for the same provider's hosts", PATIENCE_SECONDS / 2)
         return None
 
+    def too_insecure(self, route: Route, now: float) -> Failure | None:
+        """Why it is known not to have the TLS that `route` requires."""
+        known = self.insecure.get(route.securities) if self.insecure else None
+        return known[0] if known is not None and now < known[1] else None
+
+    def remember_insecure(self, route: Route, failure: Failure, until: float, now: float) -> None:
+        """Leave it alone until then when as much is required as `route` does."""
+        self.insecure = {key: known for key, known in self.insecure.items() if now < known[1]}
+        self.insecure[route.securities] = failure, until
+
     def state(self, now: float) -> DestinationState:
         """As people want to see it."""
         standing, why, seconds = "good", "", 0.0
@@ -159,4 +173,6 @@ class Destination:
 
     def forgettable(self, now: float) -> bool:
         """Whether nothing is lost with it."""
+        if any(now < until for _, until in self.insecure.values()):
+            return False
         return not self.open and not self.line and now >= self.down_until and not self.shapers[0].slowed(now)

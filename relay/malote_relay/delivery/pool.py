@@ -12,12 +12,10 @@ sent back to the queue with the time to come again (`Held`): that costs no attem
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import random
-import ssl
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -26,20 +24,16 @@ from malote_relay.config import Shaping
 from malote_relay.delivery.classify import classify
 from malote_relay.delivery.connection import Identity, Peer, Session, SessionFailed, Timeouts, open_session
 from malote_relay.delivery.destination import Destination, DestinationState, Held, Key, Place
+from malote_relay.delivery.dialling import Dialler, Opener, Report
 from malote_relay.delivery.reply import Answer, Failure
 from malote_relay.delivery.route import Route
 from malote_relay.delivery.shaping import Heard, Shape, Shaped, Shaper, Shapes, heard, too_fast
+from malote_relay.delivery.tls.handshake import Handshakes
 
 DOWN_SECONDS = 30.0
 """How long a destination that could not be reached is not tried again: at first, then twice as long each time."""
 
 LONGEST_DOWN_SECONDS = 600.0
-
-PLAIN_SECONDS = 3600.0
-"""How long TLS is not tried again with an address whose handshake failed."""
-
-MAX_TRIES = 6
-"""Addresses tried for one session (RFC 5321 section 5.1 asks for two at least)."""
 
 _TURN = 20
 _SWEEP_AT = 1000
@@ -69,8 +63,6 @@ def others(peers: Sequence[Peer], peer: Peer, passed: Collection[Peer]) -> list[
 
 _log = structlog.get_logger("malote.delivery")
 
-Opener = Callable[[Peer, Identity, Timeouts, ssl.SSLContext | None], Awaitable[Session]]
-
 
 class Pool:
     """All outgoing sessions of one relay. `clock` gives monotonic seconds.
@@ -84,12 +76,13 @@ class Pool:
         limits: Limits,
         *,
         timeouts: Timeouts | None = None,
-        tls: ssl.SSLContext | None = None,
+        tls: Handshakes | None = None,
         opener: Opener = open_session,
         clock: Callable[[], float] = time.monotonic,
         shapes: Shapes | None = None,
         rng: random.Random | None = None,
         slowed: Callable[[str], None] = lambda provider: None,
+        report: Report | None = None,
     ):
         self._identity = identity
         self._limits = limits
@@ -99,16 +92,13 @@ class Pool:
         self._providers: dict[tuple[str, str], Shaper] = {}
         self._carried: dict[Session, int] = {}
         """Recipients so far, of sessions whose destination has a limit on them."""
-        self._timeouts = timeouts or Timeouts()
-        self._tls = tls
-        self._opener = opener
+        self._dialler = Dialler(identity, timeouts or Timeouts(), tls, opener, clock, report)
         self._clock = clock
         self._open = 0
         self._destinations: dict[Key, Destination] = {}
         self._waiting: dict[Key, Destination] = {}
         self._of: dict[Session, Destination] = {}
         self._idle: OrderedDict[Session, asyncio.TimerHandle] = OrderedDict()
-        self._plain_until: dict[Peer, float] = {}
         self._quitting: set[asyncio.Task[None]] = set()
         self._sweep_at = _SWEEP_AT
         self._closed = False
@@ -123,11 +113,16 @@ class Pool:
         """Connections kept for more work."""
         return len(self._idle)
 
-    def configure(self, identity: Identity, limits: Limits, shapes: Shapes | None = None) -> None:
+    def configure(
+        self, identity: Identity, limits: Limits, shapes: Shapes | None = None, tls: Handshakes | None = None
+    ) -> None:
         """Other limits, and another identity for new sessions; kept ones of the old identity are closed."""
         if identity != self._identity:
             self.close_idle()
         self._identity, self._limits = identity, limits
+        self._dialler.identity = identity
+        if tls is not None:
+            self._dialler.tls = tls
         if shapes is not None:
             self._shapes = shapes
             now = self._clock()
@@ -159,6 +154,7 @@ class Pool:
         destination = self._known(route)
         if destination is not None:
             destination.down, destination.downs = None, 0
+            destination.insecure.clear()
             for shaper in destination.shapers:
                 shaper.forgive()
             self._grant()
@@ -189,17 +185,29 @@ class Pool:
             if (held := destination.held(now, recipients)) is not None:
                 raise held
             ready = not destination.line and not destination.wait(now, recipients)
+            if (failure := destination.too_insecure(route, now)) is not None:
+                raise SessionFailed(failure)
             while ready and destination.idle:
-                session = destination.idle.pop()
-                self._idle.pop(session).cancel()
-                if session.usable and not fresh and self._takes(session, destination, recipients):
+                fitting = (one for one in reversed(destination.idle) if route.admits(one.peer))
+                session = self._unidle(next(fitting, destination.idle[-1]))
+                fits = route.admits(session.peer) and self._takes(session, destination, recipients)
+                if session.usable and not fresh and fits:
                     return self._paid(destination, session, now, recipients)
                 self._discard(session)
             if ready and self._room(destination):
                 destination.take(now, recipients)
                 self._take(destination)
             elif (granted := await self._stand_in_line(destination, recipients)) is not None:
-                return granted
+                if route.admits(granted.peer):
+                    return granted
+                # Opened for a domain that asks for less: one that fits takes its place.
+                self._discard(granted, grant=False)
+                self._take(destination)
+            if (failure := destination.too_insecure(route, self._clock())) is not None:
+                # It was found out while we stood in line.
+                destination.give_back(self._clock(), recipients)
+                self._give_back(destination)
+                raise SessionFailed(failure)
             if (opened := await self._open_for(destination, route, recipients)) is not None:
                 return opened
 
@@ -261,7 +269,7 @@ class Pool:
         """Whether the session has had its share, or cannot be used."""
         most = destination.shaped.shape.messages_per_connection or self._limits.messages_per_session
         spent = session.transactions >= most
-        foreign = destination.key.source_address != self._identity.source_address
+        foreign = destination.key.source_address != self._identity.appears_as
         return self._closed or not session.usable or spent or foreign or not self._takes(session, destination, 1)
 
     def _takes(self, session: Session, destination: Destination, recipients: int) -> bool:
@@ -296,7 +304,7 @@ class Pool:
         which says nothing about the destination, whose host this is can be.
         """
         destination = self._of[session]
-        peers = others(self._peers(route), session.peer, passed)
+        peers = others(self._dialler.peers(route), session.peer, passed)
         if not peers:
             self.release(session)
             return None
@@ -308,7 +316,7 @@ class Pool:
             self._discard(session, grant=False)
             self._take(destination)
         try:
-            opened = await self._connect(peers, route)
+            opened = await self._dialler.connect(peers, route)
         except BaseException:
             self._give_back(destination)
             raise
@@ -333,7 +341,7 @@ class Pool:
         return self._destinations.get(self._key(route, self._shapes.of(route.domain, route.destination)))
 
     def _key(self, route: Route, shaped: Shaped) -> Key:
-        return Key(self._identity.source_address, route.destination, shaped.entry)
+        return Key(self._identity.appears_as, route.destination, shaped.entry)
 
     def _destination(self, key: Key, shaped: Shaped) -> Destination:
         destination = self._destinations.get(key)
@@ -479,10 +487,15 @@ class Pool:
     async def _open_for(self, destination: Destination, route: Route, recipients: int) -> Session | None:
         """Open a connection in the room already taken. None: stand in line (again). Raises SessionFailed, Held."""
         try:
-            session = await self._connect(self._peers(route), route)
+            session = await self._dialler.connect(self._dialler.peers(route), route)
         except SessionFailed as failed:
             destination.give_back(self._clock(), recipients)
-            if self._refused(destination, failed.failure):
+            if failed.tls is not None:
+                # That is between this domain and its hosts: who requires less may go on.
+                now = self._clock()
+                destination.remember_insecure(route, failed.failure, now + DOWN_SECONDS, now)
+                self._give_back(destination)
+            elif self._refused(destination, failed.failure):
                 return None
             raise
         except BaseException:
@@ -490,6 +503,7 @@ class Pool:
             self._give_back(destination)
             raise
         destination.down, destination.downs = None, 0
+        destination.insecure.pop(route.securities, None)
         self._of[session] = destination
         if destination.shaped.shape.recipients_per_connection:
             self._carried[session] = recipients
@@ -516,41 +530,6 @@ class Pool:
         self._dismiss(destination)
         self._grant()
         return False
-
-    def _peers(self, route: Route) -> Sequence[Peer]:
-        """The route's addresses that the source address can reach, best first."""
-        source = self._identity.source_address
-        family = ipaddress.ip_address(source).version if source else 0
-        peers = [Peer(host.name, address, route.port) for host in route.hosts for address in host.addresses]
-        return [peer for peer in peers if family in {0, peer.address.version}]
-
-    async def _connect(self, peers: Sequence[Peer], route: Route) -> Session:
-        failure: SessionFailed | None = None
-        for peer in peers[:MAX_TRIES]:
-            try:
-                return await self._open_peer(peer)
-            except SessionFailed as failed:
-                if failure is None or failure.failure.permanent:
-                    failure = failed  # A host that may take it later counts more than one that will not.
-        source = self._identity.source_address
-        raise failure or SessionFailed(
-            Failure(f"451 4.4.1 {route.domain} has no address that {source} could reach", "connection")
-        )
-
-    async def _open_peer(self, peer: Peer) -> Session:
-        tls = self._tls
-        if self._plain_until.get(peer, 0.0) > self._clock():
-            tls = None
-        try:
-            return await self._opener(peer, self._identity, self._timeouts, tls)
-        except SessionFailed as failed:
-            if not failed.tls:
-                raise
-            if len(self._plain_until) > _SWEEP_AT:
-                self._plain_until.clear()
-            self._plain_until[peer] = self._clock() + PLAIN_SECONDS
-            # RFC 7435: what cannot be encrypted is sent in clear, as it would be to a server without TLS.
-            return await self._opener(peer, self._identity, self._timeouts, None)
 
     def _unidle(self, session: Session) -> Session:
         self._idle.pop(session).cancel()

@@ -14,7 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from malote_relay.config import RelayConfig
+from malote_relay.config import RelayConfig, SmartHost, SmartHostTls, is_address
+from malote_relay.delivery.peer import Peer
+from malote_relay.delivery.tls.results import Applied
+from malote_relay.delivery.tls.security import OPPORTUNISTIC, SMART_HOST, Level, Security
 from malote_relay.resolver import IPAddress, Mx, NoRecords, NoSuchDomain, ResolverError, TemporaryFailure
 
 MAX_HOSTS = 10
@@ -62,6 +65,7 @@ class Policy:
     own_addresses: frozenset[IPAddress] = frozenset()
     allow_networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
     port: int = 25
+    smart_host: SmartHost | None = None
 
     @classmethod
     def of(cls, config: RelayConfig) -> Policy:
@@ -73,6 +77,7 @@ class Policy:
             own_addresses=frozenset(ipaddress.ip_address(address) for address in listening if address),
             allow_networks=tuple(ipaddress.ip_network(network) for network in delivery.allow_networks),
             port=delivery.smtp_port,
+            smart_host=delivery.smart_host,
         )
 
     def refusal(self, address: IPAddress) -> str:
@@ -94,25 +99,43 @@ class MailHost:
 
     name: str
     addresses: tuple[IPAddress, ...]
+    security: Security = OPPORTUNISTIC
+    applied: Applied | None = None
+    """The policy that its sessions are measured by; None: they are not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The hosts for `domain`, best first; never empty, and none without an address."""
+    """The hosts for `domain`, best first; never empty, and none without an address.
+
+    `known_as` is the destination before hosts were taken out that may not be used.
+    """
 
     domain: str
     hosts: tuple[MailHost, ...]
     port: int = 25
+    known_as: str = ""
     destination: str = field(init=False)
     """Who receives, as the key of limits: domains with the same set of MX hosts are one destination."""
 
     def __post_init__(self) -> None:
         names = sorted(host.name or str(host.addresses[0]) for host in self.hosts)
-        object.__setattr__(self, "destination", ",".join(names))
+        object.__setattr__(self, "destination", self.known_as or ",".join(names))
+
+    @property
+    def securities(self) -> tuple[Security, ...]:
+        """What TLS is asked for, host by host."""
+        return tuple(host.security for host in self.hosts)
+
+    def admits(self, peer: Peer) -> bool:
+        """Whether a session that was opened with `peer` will do: same host, and TLS as asked for here or better."""
+        return any(host.name == peer.name and host.security in (peer.security, OPPORTUNISTIC) for host in self.hosts)
 
 
 async def route(domain: str, names: Names, policy: Policy, rng: random.Random) -> Route:
     """Find the hosts for a domain (or an address literal such as `[192.0.2.1]`). Raises Unroutable."""
+    if policy.smart_host is not None:
+        return await _by_smart_host(domain, policy.smart_host, names)
     if domain.startswith("["):
         return Route(domain, (MailHost("", (_literal(domain, policy),)),), policy.port)
     candidates = without_self(shuffled(await _mail_exchangers(domain, names), rng), policy.own_names)
@@ -140,6 +163,23 @@ async def route(domain: str, names: Names, policy: Policy, rng: random.Random) -
     if not hosts:
         raise _nowhere(domain, troubles)
     return Route(domain, tuple(hosts), policy.port)
+
+
+async def _by_smart_host(domain: str, smart: SmartHost, names: Names) -> Route:
+    """Everything goes there. Who configures it may name an internal host: that is not left to a recipient's DNS."""
+    level = Level.OPPORTUNISTIC if smart.tls is SmartHostTls.OPPORTUNISTIC else Level.VERIFIED
+    security = Security(level, SMART_HOST, implicit=smart.tls is SmartHostTls.IMPLICIT)
+    name = _host_name(smart.host)
+    addresses: tuple[IPAddress, ...]
+    if is_address(smart.host):
+        addresses = (ipaddress.ip_address(smart.host),)
+    else:
+        try:
+            addresses = await names.addresses(name)
+        except ResolverError as error:
+            # Never final: it says nothing about the recipient.
+            raise Unroutable(f"451 4.4.3 the smart host: {error}", "routing", permanent=False) from error
+    return Route(domain, (MailHost(name, interleaved(addresses)[:MAX_ADDRESSES], security),), smart.port)
 
 
 async def _mail_exchangers(domain: str, names: Names) -> tuple[Mx, ...]:

@@ -23,22 +23,26 @@ import structlog
 
 from malote_relay.config import RelayConfig
 from malote_relay.delivery.attempt import Attempted, Router, attempt
-from malote_relay.delivery.connection import Envelope, Identity, Timeouts, opportunistic_tls
+from malote_relay.delivery.connection import Envelope, Identity, Timeouts
 from malote_relay.delivery.content import Content
 from malote_relay.delivery.destination import DestinationState, Held
 from malote_relay.delivery.lanes import Bounds, Lanes
 from malote_relay.delivery.notices import Kind
 from malote_relay.delivery.notifier import Notifier, Sign, unsigned
 from malote_relay.delivery.outcome import outcome
+from malote_relay.delivery.peer import delivering
 from malote_relay.delivery.pool import Limits, Pool
 from malote_relay.delivery.recorder import Recorder
 from malote_relay.delivery.reply import Failure
 from malote_relay.delivery.retry import Schedule
-from malote_relay.delivery.route import Names, Policy
+from malote_relay.delivery.route import Policy
 from malote_relay.delivery.shaping import shapes_of
+from malote_relay.delivery.tls.reporter import is_report
+from malote_relay.delivery.tls.service import TransportSecurity
 from malote_relay.delivery.waiting import Situation, Stage, Waiting, explain
+from malote_relay.resolver import Resolver
 from malote_relay.returnpath import NONE, Current
-from malote_relay.store.model import Notify, Outcome, Queued, Result, Store
+from malote_relay.store.model import NewMessage, Notify, Outcome, Queued, Result, Store, Tables
 from malote_relay.store.names import domain_of
 
 TICK = 1.0
@@ -92,16 +96,19 @@ class _ContentGone(Exception):
 class Scheduler:
     """Delivers what the store has queued. Make it, `start` it once the store is open, `stop` it before it closes.
 
-    `clock` gives epoch seconds (the relay's clock); `observer` hears of every outcome of accepted mail once it is
-    written down; not of the relay's own notifications. Those are signed by `sign`, and `noticed` hears of each: what
-    it tells, and whether it was sent or left out. `return_paths` gives those in force.
+    `tables` is the store's database, where what is known of domains' TLS is kept. `clock` gives epoch seconds (the
+    relay's clock); `observer` hears of every outcome of accepted mail once it is written down; not of the relay's own
+    notifications and reports. Those are signed by `sign`, and `noticed` hears of each notice: what it tells, and
+    whether it was sent or left out. `return_paths` gives those in force; `credentials` are the passwords that the
+    configuration names, by their files' names.
     """
 
     def __init__(
         self,
         store: Store,
         config: RelayConfig,
-        names: Names,
+        names: Resolver,
+        tables: Tables,
         *,
         clock: Callable[[], float] = time.time,
         observer: Callable[[Outcome], None] | None = None,
@@ -113,21 +120,25 @@ class Scheduler:
         bounds: Bounds | None = None,
         timeouts: Timeouts | None = None,
         idle_seconds: float = 5.0,
+        credentials: Mapping[str, str] | None = None,
     ):
         self._store = store
         self._config = config
+        self._credentials = credentials or {}
         self._clock = clock
         self._return_paths = return_paths
         self._rng = rng or random.SystemRandom()
         self._idle_seconds = idle_seconds
-        self._router = Router(names, Policy.of(config), self._rng)
+        self._security = TransportSecurity(config, self._credentials, names, tables, clock, self._enqueue, sign)
+        self._router = Router(names, Policy.of(config), self._rng, secure=self._security.secure)
         self._pool = Pool(
             *self._egress(),
             timeouts=timeouts,
-            tls=opportunistic_tls(),
+            tls=self._security.handshakes,
             shapes=shapes_of(config),
             rng=self._rng,
             slowed=slowed,
+            report=self._security.report,
         )
         self._lanes = Lanes(bounds or Bounds())
         self._notifier = Notifier(store, config, clock, self.offer, sign, noticed)
@@ -151,6 +162,7 @@ class Scheduler:
 
     async def start(self) -> None:
         """Begin to deliver. The store must be open."""
+        await self._security.start()
         self._tasks = [_spawn(work(), name) for work, name in self._loops()]
 
     async def stop(self, grace: float) -> None:
@@ -176,6 +188,11 @@ class Scheduler:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._pool.close()
+        await self._security.stop()
+
+    async def _enqueue(self, message: NewMessage) -> None:
+        """Keep a mail of the relay's own, and deliver it."""
+        self.offer(await self._store.enqueue(message), message.content)
 
     def offer(self, queued: Sequence[Queued], content: bytes | Path) -> None:
         """Take what was just accepted, without reading it back; call it right after the store's `accept` returned.
@@ -213,12 +230,14 @@ class Scheduler:
         self._look_again()
         self._notifier.clock_changed()
 
-    def reconfigure(self, config: RelayConfig) -> None:
+    def reconfigure(self, config: RelayConfig, credentials: Mapping[str, str] | None = None) -> None:
         """Deliver as this configuration says from now on; transactions under way end as they began."""
         self._config = config
+        self._credentials = credentials or {}
         self._notifier.reconfigure(config)
+        self._security.reconfigure(config, self._credentials)
         self._router.configure(Policy.of(config))
-        self._pool.configure(*self._egress(), shapes_of(config))
+        self._pool.configure(*self._egress(), shapes_of(config), self._security.handshakes)
         self._held.clear()
         if config.delivery.frozen:
             self._withdraw()
@@ -520,7 +539,9 @@ class Scheduler:
             job.recipients = [one for one in job.recipients if one.id not in done]
 
         try:
-            await attempt(job.domain, len(recipients), self._router, self._pool, envelope, ended)
+            await attempt(
+                job.domain, len(recipients), self._router, self._pool, envelope, ended, lax=is_report(first)
+            )
             self._put_back(job)
             return
         except Held as held:
@@ -572,7 +593,7 @@ class Scheduler:
 
     def _egress(self) -> tuple[Identity, Limits]:
         settings = self._config.delivery
-        return Identity(settings.helo_name, settings.source_address), Limits(
+        return delivering(self._config, self._credentials), Limits(
             connections=settings.max_connections,
             per_destination=settings.max_connections_per_destination,
             idle_seconds=self._idle_seconds,

@@ -86,7 +86,28 @@ ALTER TABLE recipients ADD COLUMN last_reply TEXT NOT NULL DEFAULT '';  -- to th
 CREATE INDEX events_by_message ON events (message);
 """
 
-MIGRATIONS: Final[tuple[str, ...]] = (_TABLES, _DSN, _ASKING, suppressions.TABLE + pauses.TABLE)
+_TLS = """
+CREATE TABLE mta_sts (
+    domain TEXT PRIMARY KEY,
+    policy_id TEXT NOT NULL,
+    body BLOB NOT NULL,             -- the policy as fetched
+    fetched_at REAL NOT NULL
+);
+CREATE TABLE tls_results (
+    day INTEGER NOT NULL,           -- UTC, days since the epoch
+    domain TEXT NOT NULL,           -- the recipients'
+    policy TEXT NOT NULL,           -- JSON: what the session was measured by
+    result TEXT NOT NULL,           -- '' for success, else RFC 8460's name for what went wrong
+    mx TEXT NOT NULL,
+    mx_address TEXT NOT NULL,
+    local_address TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    sessions INTEGER NOT NULL,
+    UNIQUE (day, domain, policy, result, mx, mx_address, local_address, detail)
+);
+"""
+
+MIGRATIONS: Final[tuple[str, ...]] = (_TABLES, _DSN, _ASKING, suppressions.TABLE + pauses.TABLE, _TLS)
 """Script number n turns version n into n + 1; `PRAGMA user_version` says where a file stands."""
 
 _STATEMENTS: Final = 320

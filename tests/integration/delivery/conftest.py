@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
@@ -15,8 +15,9 @@ import pytest
 from malote_dev.mailworld.certificates import CertificateAuthority
 from malote_dev.mailworld.dns import DnsServer
 from malote_dev.mailworld.mx import SinkMx
+from malote_dev.mailworld.web import Page, WebServer
 from malote_relay import config
-from malote_relay.config import Notices
+from malote_relay.config import Notices, OutgoingTls
 from malote_relay.delivery.connection import Timeouts
 from malote_relay.delivery.lanes import Bounds
 from malote_relay.delivery.notifier import Sign, unsigned
@@ -54,6 +55,8 @@ class World:
         self.port = 0
         self.scheduler: Scheduler | None = None
         self.authority = authority
+        self.web: WebServer | None = None
+        self.validating = False
         self._numbers = itertools.count(1)
         self._ids = itertools.count(1)
 
@@ -85,8 +88,29 @@ class World:
             plan=config.Plan(name="p", messages_per_hour=1000),
             delivery=config.Delivery(**settings),  # type: ignore[arg-type]  # keyword arguments of the tests
             notices=notices or Notices(),
-            resolver=config.Resolver(nameservers=(self.dns.address,), port=self.dns.port, timeout=1.0),
+            resolver=config.Resolver(
+                nameservers=(self.dns.address,), port=self.dns.port, timeout=1.0, validating=self.validating
+            ),
         )
+
+    def trust(self) -> OutgoingTls:
+        """Believe the world's authority, and fetch policies where the world has them."""
+        file = self.directory / "authorities.pem"
+        file.write_bytes(self.authority.pem)
+        return OutgoingTls(authorities=str(file), policy_port=self.web.port if self.web else 443)
+
+    async def policy(
+        self, domain: str, mode: str, *mx: str, id: str = "1", max_age: int = 86_400, names: Sequence[str] = ()
+    ) -> WebServer:
+        """Publish an MTA-STS policy; one web server has them all."""
+        if self.web is None:
+            address = f"{self.network}.250"
+            self.web = await WebServer(self.authority, list(names) or [f"mta-sts.{domain}"], address).start()
+        body = "".join(f"{line}\r\n" for line in ("version: STSv1", f"mode: {mode}", *(f"mx: {one}" for one in mx)))
+        self.web.pages[f"mta-sts.{domain}"] = Page(f"{body}max_age: {max_age}\r\n".encode())
+        self.dns.set(f"mta-sts.{domain}", "A", self.web.address)
+        self.dns.set(f"_mta-sts.{domain}", "TXT", f"v=STSv1; id={id}", ttl=0)
+        return self.web
 
     async def start(
         self,
@@ -95,6 +119,7 @@ class World:
         timeouts: Timeouts | None = None,
         sign: Sign = unsigned,
         notices: Notices | None = None,
+        credentials: Mapping[str, str] | None = None,
         **delivery: object,
     ) -> Scheduler:
         settings = self.config(notices, **delivery)
@@ -102,6 +127,7 @@ class World:
             self.store,
             settings,
             Resolver(settings.resolver),
+            self.store,
             clock=self.clock,
             observer=self.outcomes.append,
             sign=sign,
@@ -110,6 +136,7 @@ class World:
             bounds=bounds,
             timeouts=timeouts,
             idle_seconds=2.0,
+            credentials=credentials,
         )
         await self.scheduler.start()
         return self.scheduler
@@ -204,6 +231,8 @@ async def living(directory: Path, authority: CertificateAuthority) -> AsyncItera
             yield world
         finally:
             await world.stop()
+            if world.web is not None:
+                await world.web.stop()
             for host in world.hosts:
                 await host.stop()
             await world.store.close()

@@ -641,7 +641,7 @@ async def test_ends_that_cannot_be_written_are_kept_until_they_can_and_nothing_i
 async def test_an_unexpected_error_defers_and_does_not_spin(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     await world.domain("shop.example")
 
-    async def broken(*_: Any) -> None:
+    async def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr("malote_relay.delivery.scheduler.attempt", broken)

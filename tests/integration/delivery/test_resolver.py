@@ -97,6 +97,30 @@ async def test_answers_are_kept_for_their_ttl_and_no_longer(dns: DnsServer, reso
     assert await resolver.mx("d.example") == (Mx(10, "b.example"),)
 
 
+@pytest.mark.parametrize("validating", [True, False])
+async def test_what_is_vouched_for_is_told_by_a_validating_resolver_only(dns: DnsServer, validating: bool) -> None:
+    dns.sign("d.example", unasked=True)
+    dns.set("d.example", "MX", "10 a.d.example.")
+    dns.set("a.d.example", "CNAME", "out.example.")
+    dns.set("b.d.example", "CNAME", "c.d.example.")
+    dns.set("c.d.example", "A", "192.0.2.3")
+    dns.set("out.example", "A", "192.0.2.1")
+    settings = config.Resolver(nameservers=(dns.address,), port=dns.port, timeout=1.0, validating=validating)
+    resolver = Resolver(settings)
+    for _ in range(2):  # from the server, and from the cache
+        assert (await resolver.examine("d.example", "MX")).authentic is validating
+        assert (await resolver.examine("nothing.d.example", "MX")).authentic is validating
+        assert (await resolver.examine("c.d.example", "MX")).authentic is validating
+        alias = await resolver.examine("b.d.example", "A")
+        assert (alias.authentic, alias.canonical) == (validating, "c.d.example")
+        outside = await resolver.examine("a.d.example", "A")
+        assert (outside.authentic, outside.canonical) == (False, "out.example")
+        assert not (await resolver.examine("gone.example", "A")).authentic
+    dns.fail("bad.d.example", "SERVFAIL")
+    with pytest.raises(TemporaryFailure):
+        await resolver.examine("bad.d.example", "TLSA")
+
+
 async def test_a_failure_is_not_kept(dns: DnsServer, resolver: Resolver) -> None:
     dns.set("d.example", "MX", "10 a.example.")
     dns.fail("d.example", "SERVFAIL")

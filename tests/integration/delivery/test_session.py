@@ -18,10 +18,11 @@ from malote_relay.delivery.connection import (
     SessionFailed,
     Timeouts,
     open_session,
-    opportunistic_tls,
 )
 from malote_relay.delivery.content import Content
+from malote_relay.delivery.peer import Login
 from malote_relay.delivery.reply import Failure, Reply
+from malote_relay.delivery.tls.handshake import opportunistic_tls
 
 CONTENT = b"Subject: x\r\n\r\n.hidden dot\r\n"
 QUICK = Timeouts(connect=1, greeting=1, command=1, tls=1, data=1, block=1, final=1, quit=0.2)
@@ -252,6 +253,35 @@ async def test_what_the_server_cannot_take_is_refused_here_with_the_right_code(i
         assert one.usable
         await one.quit()
         assert heard[0].heard[1:] == ["QUIT"]
+
+
+async def test_a_recipient_that_the_server_cannot_take_costs_the_others_nothing() -> None:
+    async def script(it: Server) -> None:
+        await it.greet("PIPELINING")
+        for _ in range(4):
+            await it.hear()
+        it.say("250 ok", "250 ok", "550 5.1.1 gone", "354 go on")
+        await it.hear_content()
+        it.say("250 taken")
+
+    async with server(script) as (peer, heard):
+        one = await session(peer)
+        answers = await one.deliver(
+            envelope("josé@shop.example", "a@shop.example", "x\x00@shop.example", "b@shop.example", smtputf8=True)
+        )
+        assert [str(answer)[:9].strip() for answer in answers] == ["553 5.6.7", "250 taken", "553 5.1.3", "550 5.1.1"]
+        assert heard[0].heard[2:4] == ["RCPT TO:<a@shop.example>", "RCPT TO:<b@shop.example>"]
+
+
+async def test_the_smart_hosts_login_is_for_it_alone() -> None:
+    async def script(it: Server) -> None:
+        await it.greet("AUTH PLAIN")
+        await it.hear()
+
+    async with server(script) as (peer, heard):
+        identity = Identity("relay.example", login=Login("relay", "secret"))
+        await (await open_session(peer, identity, QUICK, opportunistic_tls())).quit()
+        assert heard[0].heard == ["EHLO relay.example", "QUIT"]
 
 
 async def test_smtputf8_asked_for_without_need_is_no_obstacle() -> None:

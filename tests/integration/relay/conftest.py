@@ -30,6 +30,7 @@ from malote_relay.config import (
     CERTIFICATE_FILE,
     CERTIFICATE_KEY_FILE,
     CONFIG_FILE,
+    CREDENTIALS_DIRECTORY,
     KEYS_DIRECTORY,
     Account,
     AccountClass,
@@ -132,7 +133,7 @@ class Site:
             listen=Listen(address="127.0.0.1", submission_port=0, submissions_port=0, observe_port=0),
             limits=Limits(command_timeout=10.0, data_timeout=10.0),
         )
-        for place in (CONFIG_FILE, CERTIFICATE_FILE, KEYS_DIRECTORY / key.file):
+        for place in (CONFIG_FILE, CERTIFICATE_FILE, KEYS_DIRECTORY / key.file, CREDENTIALS_DIRECTORY / "any"):
             (self.directory / place).parent.mkdir(parents=True, exist_ok=True)
         self.renew_certificate()
         (self.directory / KEYS_DIRECTORY / key.file).write_bytes(world.key.pem)

@@ -93,6 +93,15 @@ async def test_the_null_sender_is_taken_when_header_from_is_verified(relay: Any,
 # Senders.
 
 
+async def test_a_call_out_goes_on_to_the_hosts_address_of_the_other_family(
+    relay: Any, world: Any, compose: Any
+) -> None:
+    dead = world.provider.address.rpartition(".")[0] + ".99"
+    world.dns.set("mx.acme.example", "AAAA", f"::ffff:{dead}")  # comes first, and nobody is there
+    sent = await relay.send(compose(), sender="nobody@acme.example")
+    assert str(sent).startswith("550 5.1.0 the sender <nobody@acme.example> does not exist")
+
+
 async def test_a_sender_that_does_not_exist_is_refused_with_the_hosts_words(
     relay: Any, compose: Any, world: Any
 ) -> None:

@@ -16,12 +16,16 @@ import pytest
 from malote_relay.config import (
     CERTIFICATE_FILE,
     CONFIG_FILE,
+    CREDENTIALS_DIRECTORY,
     KEYS_DIRECTORY,
     DkimKey,
     Domain,
+    OutgoingTls,
+    SmartHost,
     configuration_hash,
     encode,
 )
+from malote_relay.delivery.peer import Login
 
 
 async def ask(relay: Any, path: str) -> tuple[int, bytes]:
@@ -173,6 +177,41 @@ async def test_a_key_that_is_named_but_missing_holds_the_change_back_until_it_co
     assert (await error_shown(relay, "late.pem"))["configHash"] == before
     site.replace(KEYS_DIRECTORY / "late.pem", world.key.pem)
     await until(relay, configHash=configuration_hash(encode(site.config)))
+
+
+async def test_a_smart_hosts_new_password_is_used_without_a_restart(relay: Any, site: Any, eventually: Any) -> None:
+    delivery = site.config.delivery
+    smart = SmartHost(host="smart.example", port=2525, username="relay", password_file="smart")
+    site.change(delivery=msgspec.structs.replace(delivery, smart_host=smart))
+    await error_shown(relay, "credentials/smart cannot be read")
+    for password in ("first", "second"):
+        site.replace(CREDENTIALS_DIRECTORY / "smart", password.encode() + b"\n")
+        await eventually(lambda new=password: relay.relay._loaded.credentials.get("smart") == new)
+        assert relay.relay._scheduler._pool._identity.login == Login("relay", password)
+        assert password not in repr(relay.relay._scheduler._pool._identity)
+
+
+@pytest.mark.parametrize("content", [b"", b"two\nlines", b"\xff", b"x" * 256])
+async def test_a_password_file_that_is_none_leaves_the_old_configuration_in_force(
+    relay: Any, site: Any, content: bytes
+) -> None:
+    site.replace(CREDENTIALS_DIRECTORY / "smart", content)
+    smart = SmartHost(host="smart.example", username="relay", password_file="smart")
+    site.change(delivery=msgspec.structs.replace(site.config.delivery, smart_host=smart))
+    said = await error_shown(relay, "credentials/smart")
+    assert "lines" not in said["configError"]
+
+
+@pytest.mark.parametrize("content", [None, b"nonsense"])
+async def test_authorities_that_cannot_be_read_leave_the_old_configuration_in_force(
+    relay: Any, site: Any, tmp_path: Path, content: bytes | None
+) -> None:
+    file = tmp_path / "authorities.pem"
+    if content is not None:
+        file.write_bytes(content)
+    tls = OutgoingTls(authorities=str(file))
+    site.change(delivery=msgspec.structs.replace(site.config.delivery, tls=tls))
+    await error_shown(relay, "delivery.tls.authorities: ")
 
 
 async def test_the_swap_of_a_mounted_secrets_symlink_is_seen(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import ipaddress
 import random
-import ssl
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -14,10 +14,14 @@ import pytest
 from malote_relay.config import ProviderShaping, Shaping, ShapingLimits, TogetherLimits
 from malote_relay.delivery.connection import Identity, Peer, Session, SessionFailed, Timeouts
 from malote_relay.delivery.destination import LONGEST_LINE, Held
-from malote_relay.delivery.pool import DOWN_SECONDS, PLAIN_SECONDS, Limits, Pool, others
+from malote_relay.delivery.dialling import PLAIN_SECONDS
+from malote_relay.delivery.pool import DOWN_SECONDS, Limits, Pool, others
 from malote_relay.delivery.reply import Failure, Reply
 from malote_relay.delivery.route import MailHost, Route
 from malote_relay.delivery.shaping import PAUSE_JITTER, PAUSE_SECONDS, RECOVERY_SECONDS, Shapes
+from malote_relay.delivery.tls.handshake import Handshake, Handshakes
+from malote_relay.delivery.tls.results import ResultType, Trouble
+from malote_relay.delivery.tls.security import Level, Security
 
 
 class Paper:
@@ -26,6 +30,8 @@ class Paper:
     def __init__(self, peer: Peer, tls: object) -> None:
         self.peer = peer
         self.tls = "TLSv1.3" if tls else ""
+        self.tls_trouble = None
+        self.local_address = "192.0.2.99"
         self.transactions = 0
         self.usable = True
         self.closed = False
@@ -46,7 +52,7 @@ class Network:
         self.trouble: Callable[[Peer, bool], None] = lambda peer, tls: None
         self.now = 0.0
 
-    async def open(self, peer: Peer, identity: Identity, timeouts: Timeouts, tls: ssl.SSLContext | None) -> Session:
+    async def open(self, peer: Peer, identity: Identity, timeouts: Timeouts, tls: Handshake | None) -> Session:
         self.tried.append(str(peer.address))
         await asyncio.sleep(0)
         self.trouble(peer, tls is not None)
@@ -61,7 +67,7 @@ class Network:
             most,
             shapes=Shapes(shaping or Shaping(), most.per_destination),
             rng=random.Random(1),
-            tls=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+            tls=Handshakes(),
             opener=self.open,
             clock=lambda: self.now,
         )
@@ -283,7 +289,9 @@ async def test_broken_tls_leads_to_clear_text_and_is_not_tried_again_for_a_while
     def no_tls(peer: Peer, tls: bool) -> None:
         tries.append(tls)
         if tls:
-            raise SessionFailed(Failure("451 4.7.5 handshake", "tls"), tls=True)
+            raise SessionFailed(
+                Failure("451 4.7.5 handshake", "tls"), tls=Trouble(ResultType.VALIDATION_FAILURE, "broken")
+            )
 
     network.trouble = no_tls
     pool = network.pool()
@@ -293,6 +301,62 @@ async def test_broken_tls_leads_to_clear_text_and_is_not_tried_again_for_a_while
     network.now = PLAIN_SECONDS + 1
     await pool.acquire(to("a.example"))
     assert tries[3:] == [True, False]
+
+
+def requiring(route: Route) -> Route:
+    """The same hosts, for a domain that requires verified TLS."""
+    security = Security(Level.VERIFIED, "mta-sts")
+    return dataclasses.replace(
+        route,
+        domain="strict.example",
+        hosts=tuple(dataclasses.replace(host, security=security) for host in route.hosts),
+    )
+
+
+async def test_tls_that_is_required_and_fails_is_down_for_those_alone_who_require_it() -> None:
+    network = Network()
+    tried: list[bool] = []
+
+    def untrusted(peer: Peer, tls: bool) -> None:
+        tried.append(peer.security.required)
+        if peer.security.required:
+            trouble = Trouble(ResultType.NOT_TRUSTED, "who?")
+            raise SessionFailed(Failure("451 4.7.5 no TLS", "tls"), tls=trouble)
+
+    network.trouble = untrusted
+    pool = network.pool(per_destination=1)
+    route = to("a.example")
+    plain = await pool.acquire(route)
+    waiting = [asyncio.create_task(pool.acquire(requiring(route))) for _ in range(3)]
+    await settled()
+    pool.release(plain)
+    ends = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(end) for end in ends] == [SessionFailed] * 3
+    assert tried == [False, True]
+    assert pool.held(route) is None
+    with pytest.raises(SessionFailed, match="no TLS"):
+        await pool.acquire(requiring(route))
+    assert tried == [False, True]
+    pool.release(await pool.acquire(route))
+    assert pool.connections == 1
+
+
+async def test_a_session_is_handed_on_only_to_whom_its_tls_is_enough() -> None:
+    network = Network()
+    pool = network.pool(per_destination=1)
+    route = to("a.example")
+    first = cast(Any, await pool.acquire(route))
+    strict = asyncio.create_task(pool.acquire(requiring(route)))
+    await settled()
+    pool.release(first)
+    second = cast(Any, await asyncio.wait_for(strict, 1))
+    await settled()
+    assert first.closed
+    assert second.peer.security.required
+    pool.release(second)
+    # What is verified is good enough for everyone.
+    assert await pool.acquire(route) is second
+    assert pool.connections == 1
 
 
 async def test_a_source_address_reaches_its_own_family_only() -> None:

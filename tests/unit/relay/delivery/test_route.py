@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from malote_relay import config
-from malote_relay.delivery.route import Policy, Unroutable, interleaved, route
+from malote_relay.delivery.route import MAX_HOSTS, Policy, Unroutable, interleaved, route
 from malote_relay.resolver import IPAddress, Mx, NoRecords, NoSuchDomain, ResolverError, TemporaryFailure
 
 PUBLIC = "93.184.216.34"
@@ -162,6 +162,34 @@ async def test_domains_with_the_same_hosts_are_one_destination() -> None:
     )
     one, other = [await route(domain, names, Policy(), random.Random(0)) for domain in ("d.example", "e.example")]
     assert one.destination == other.destination
+
+
+@pytest.mark.parametrize("host", ["93.184.216.34", "localhost"])
+async def test_an_mx_that_is_no_host_name_is_no_way_in(host: str) -> None:
+    """An address in the place of an MX host is a name that does not exist; what it resolves to is checked too."""
+    assert (await refused(Names({"d.example": [(10, host)]}, {}))).permanent
+    inside = await refused(Names({"d.example": [(10, host)]}, {host: ["127.0.0.1"]}))
+    assert (inside.permanent, inside.reply[:9]) == (True, "550 5.4.4")
+
+
+async def test_of_many_mx_hosts_the_best_are_looked_at() -> None:
+    many = [(number, f"h{number}.example") for number in range(MAX_HOSTS + 50)]
+    names = Names({"d.example": many}, {host: [PUBLIC] for _, host in many})
+    assert await hosts(names) == [host for _, host in many[:MAX_HOSTS]]
+
+
+@pytest.mark.parametrize("where", ["smart.example", "10.0.0.9"])
+async def test_with_a_smart_host_everything_goes_there_inside_or_not(where: str) -> None:
+    smart = config.SmartHost(host=where, port=2587, tls=config.SmartHostTls.IMPLICIT)
+    names = Names({}, {"smart.example": ["10.0.0.9"]})
+    for domain in ("d.example", "e.example", "[192.0.2.1]"):
+        found = await route(domain, names, Policy(smart_host=smart), random.Random(0))
+        assert (found.domain, found.port, found.destination) == (domain, 2587, where)
+        assert [str(address) for address in found.hosts[0].addresses] == ["10.0.0.9"]
+        assert found.hosts[0].security.implicit
+        assert found.hosts[0].security.required
+    error = await refused(Names({}, {}), policy=Policy(smart_host=config.SmartHost(host="gone.example")))
+    assert not error.permanent
 
 
 def test_families_take_turns() -> None:
