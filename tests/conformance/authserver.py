@@ -1,4 +1,4 @@
-"""One account, for Postfix to ask about: the server side of Dovecot's authentication protocol 1.1, PLAIN and LOGIN."""
+"""One account that Postfix asks about: the server side of Dovecot's authentication protocol, PLAIN and LOGIN."""
 
 from __future__ import annotations
 
