@@ -97,7 +97,7 @@ def decode(text: bytes) -> RelayConfig:
     """Read a configuration. Raises ConfigError naming the field that is wrong."""
     try:
         config = msgspec.json.decode(text, type=RelayConfig)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"relay.json: {error}") from error
     if said := complaint(config):
         raise ConfigError(f"relay.json: {said}")

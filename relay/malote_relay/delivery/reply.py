@@ -7,6 +7,7 @@ a reply ends the session.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 MAX_LINE = 2048
@@ -22,7 +23,12 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
 class BadReply(Exception):
-    """The remote does not speak SMTP; the message says what it sent. Drop the connection."""
+    """The remote does not speak SMTP; the message says what it sent. Drop the connection.
+
+    `before` are the replies that were complete before it, in the same block: what they say is so, a final 250 above all.
+    """
+
+    before: Sequence[Reply] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +82,18 @@ class ReplyParser:
 
     def feed(self, data: bytes) -> list[Reply]:
         """The replies completed by `data`. Raises BadReply."""
-        replies = []
+        replies: list[Reply] = []
         *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            reply = self._line(line.removesuffix(b"\r"))
-            if reply is not None:
-                replies.append(reply)
-        if len(self._rest) > MAX_LINE:
-            raise BadReply(f"a reply line of more than {MAX_LINE} octets")
+        try:
+            for line in lines:
+                reply = self._line(line.removesuffix(b"\r"))
+                if reply is not None:
+                    replies.append(reply)
+            if len(self._rest) > MAX_LINE:
+                raise BadReply(f"a reply line of more than {MAX_LINE} octets")
+        except BadReply as error:
+            error.before = replies
+            raise
         return replies
 
     def _line(self, line: bytes) -> Reply | None:

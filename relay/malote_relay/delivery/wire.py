@@ -62,6 +62,7 @@ class Wire(asyncio.Protocol):
             if len(self.replies) > _MAX_UNREAD:
                 raise BadReply("a flood of replies")
         except BadReply as error:
+            self.replies.extend(error.before)
             self.lost = f"it does not speak SMTP: {error}"
             self.transport.abort()
         self._wake()

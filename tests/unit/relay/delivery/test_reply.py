@@ -86,3 +86,9 @@ def test_a_reply_on_one_line_names_its_enhanced_code_once_and_has_no_control_cha
     reply = Reply(550, ("5.7.1 refused", "5.7.1 see\x1b[31m http://x.example"))
     assert str(reply) == "550 5.7.1 refused see [31m http://x.example"
     assert parse(str(reply)).enhanced == "5.7.1"
+
+
+def test_what_was_said_before_rubbish_in_the_same_packet_is_not_lost() -> None:
+    with pytest.raises(BadReply) as raised:
+        ReplyParser().feed(b"250 2.0.0 taken\r\nrubbish\r\n")
+    assert raised.value.before == [Reply(250, ("2.0.0 taken",))]
