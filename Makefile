@@ -63,6 +63,16 @@ reliability: $(STAMP) ## The relay killed, its disk full and slow, its clock mov
 bench-operator: $(STAMP) ## How long a tenant waits for the operator, into build/bench/
 	$(BIN)/python -m tests.bench.operator
 
+.PHONY: conformance
+conformance: $(STAMP) ## Every case of the SMTP conformance suite, for the relay and, beside it, Postfix (Debian, root)
+	$(BIN)/python -m tests.conformance.relay
+
+.PHONY: fuzz
+fuzz: $(STAMP) ## Fuzz all targets in turn, SECONDS each (TARGET: one of them); what breaks one is kept in tests/fuzz/corpus
+	@$(BIN)/pip install --quiet --disable-pip-version-check 'atheris>=3,<4' || echo "without atheris: by hypothesis"
+	@for target in $(or $(TARGET),$$($(BIN)/python -m tests.fuzz --list)); do \
+		echo "$$target"; $(BIN)/python -m tests.fuzz $$target --seconds $(or $(SECONDS),60) || exit 1; done
+
 .PHONY: lock
 lock: $(STAMP) ## Resolve the lock files anew
 	$(BIN)/pip install --quiet uv

@@ -75,11 +75,15 @@ def by_atheris(check: Counting, seconds: float, import_target: Callable[[], Targ
         seeds.mkdir()
         for number, one in enumerate([*check.target.seeds, *(path.read_bytes() for path in check.target.found)]):
             (seeds / str(number)).write_bytes(one)
-        words.write_text("".join(f'"{"".join(f"\\x{octet:02x}" for octet in word)}"\n' for word in check.target.words))
+        words.write_text("".join(f'"{_escaped(word)}"\n' for word in check.target.words))
         arguments = [sys.argv[0], str(seeds), f"-max_total_time={int(seconds)}", f"-dict={words}", "-max_len=8192",
                      f"-artifact_prefix={place}/", "-print_final_stats=1", "-verbosity=0"]  # fmt: skip
         atheris.Setup(arguments, _kept(check))
         atheris.Fuzz()
+
+
+def _escaped(word: bytes) -> str:
+    return "".join(f"\\x{octet:02x}" for octet in word)
 
 
 def _kept(check: Counting) -> Callable[[bytes], None]:

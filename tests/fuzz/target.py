@@ -49,5 +49,7 @@ def all_targets() -> dict[str, Target]:
     """Every target in targets/, by its name."""
     from tests.fuzz import targets
 
-    modules = [importlib.import_module(f"tests.fuzz.targets.{one.name}") for one in pkgutil.iter_modules(targets.__path__)]
+    modules = [
+        importlib.import_module(f"tests.fuzz.targets.{one.name}") for one in pkgutil.iter_modules(targets.__path__)
+    ]
     return {module.TARGET.name: module.TARGET for module in modules}

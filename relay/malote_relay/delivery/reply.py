@@ -25,7 +25,8 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 class BadReply(Exception):
     """The remote does not speak SMTP; the message says what it sent. Drop the connection.
 
-    `before` are the replies that were complete before it, in the same block: what they say is so, a final 250 above all.
+    `before` are the replies that were complete before it, in the same block: what they say is so, and one of them
+    may be the final 250.
     """
 
     before: Sequence[Reply] = ()

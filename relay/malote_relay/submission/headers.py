@@ -76,7 +76,10 @@ def split(content: bytes) -> tuple[list[Field], int]:
     fields: list[Field] = []
     names: list[bytes] = []
     raws: list[bytes] = []
-    for number, line in enumerate(section.split(b"\r\n")[:-1], 1):
+    lines = section.split(b"\r\n")[:-1]
+    if section.count(b"\r") != len(lines) or section.count(b"\n") != len(lines):
+        raise HeaderError("the header has a CR or LF that stands alone: others may see one more line there")
+    for number, line in enumerate(lines, 1):
         if line[:1] in (b" ", b"\t"):
             if not raws:
                 raise HeaderError("the first line is a continuation of nothing")

@@ -17,7 +17,8 @@ def check(data: bytes) -> None:
     assert canonical.body_hash(body) == expected
     assert canonical.body_hash(body[i : i + size] for i in range(0, len(body), size)) == expected
     # A header section as it gets here has passed the parser: every line a field or a continuation, CRLF at its end.
-    lines = [line for line in body.replace(b"\r", b"").replace(b"\n", b"").split(b".") if line.strip(b" \t")]
+    # dkimpy takes vertical tabs and form feeds for white space, which RFC 6376 section 2.8 does not.
+    lines = [line for line in body.translate(None, b"\r\n\x0b\x0c").split(b".") if line.strip(b" \t")]
     header = b"\r\n".join(b"X%d:" % number + line for number, line in enumerate(lines))
     fields = canonical.split_fields(header)
     theirs = [name + b":" + value for name, value in Relaxed.canonicalize_headers([list(one) for one in fields])]

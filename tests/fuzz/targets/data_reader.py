@@ -1,4 +1,4 @@
-"""The end of DATA, dot-stuffing and flaws: the block-wise reader against one that reads octet by octet."""
+"""The end of DATA, dot-stuffing and flaws: the block-wise reader against one that splits at CRLF."""
 
 from __future__ import annotations
 
@@ -35,23 +35,15 @@ def check(data: bytes) -> None:
 
 def _naive(stream: bytes) -> tuple[bytes, bytes, bool] | None:
     """Content, what follows the end, and whether anything is wrong with it; None when there is no end."""
-    lines: list[bytes] = []
-    line = b""
-    for position in range(len(stream)):
-        line += stream[position : position + 1]
-        if line.endswith(b"\r\n"):
-            if line == b".\r\n":
-                content = b"".join(lines)
-                flawed = (
-                    len(content) > _LIMIT
-                    or b"\0" in content
-                    or any(len(one) > MAX_LINE + 2 for one in lines)
-                    or any(octet in content.replace(b"\r\n", b"") for octet in (b"\r", b"\n"))
-                )
-                return content, stream[position + 1 :], flawed
-            lines.append(line[1:] if line.startswith(b".") else line)
-            line = b""
-    return None
+    lines = stream.split(b"\r\n")
+    if b"." not in lines[:-1]:
+        return None
+    end = lines.index(b".")
+    unstuffed = [line.removeprefix(b".") for line in lines[:end]]
+    content = b"".join(line + b"\r\n" for line in unstuffed)
+    bare = any(octet in line for line in unstuffed for octet in (b"\r", b"\n", b"\0"))
+    flawed = bare or len(content) > _LIMIT or any(len(line) > MAX_LINE for line in unstuffed)
+    return content, b"\r\n".join(lines[end + 1 :]), flawed
 
 
 TARGET = Target(

@@ -17,7 +17,9 @@ def test_what_was_found_once_is_not_found_again(target: Target) -> None:
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
 def test_no_input_breaks_it(target: Target) -> None:
-    @settings(max_examples=200, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=200, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    )
     @given(target.inputs())
     def holds(data: bytes) -> None:
         target.check(data)

@@ -167,3 +167,9 @@ def test_every_content_is_split_or_refused(content: bytes) -> None:
     except HeaderError:
         return
     assert b"".join(field.raw for field in fields) == sound[:offset]
+
+
+@pytest.mark.parametrize("alone", [b"\r", b"\n", b"\n\r", b"\r\r\n"])
+def test_a_cr_or_lf_that_stands_alone_is_no_part_of_a_header(alone: bytes) -> None:
+    with pytest.raises(HeaderError, match="stands alone"):
+        split(b"From: ana@acme.example\r\nX: y" + alone + b"From: ceo@bank.example\r\n\r\n")
