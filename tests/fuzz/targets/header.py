@@ -72,7 +72,7 @@ def check(data: bytes) -> None:
 def _reads_the_same(fields: list[headers.Field], author: str) -> None:
     """What was vouched for is what others read, by either of the parsers of Python's email package."""
     raw = b"".join(field.raw for field in fields) + b"\r\n"
-    lenient = email.message_from_bytes(raw)
+    lenient = email.message_from_string(raw.decode("utf-8", "surrogateescape"))
     found = lenient.get_all("from", [])
     assert len(found) == 1
     unfolded = re.sub(r"\r\n(?=[ \t])", "", str(found[0]))  # which this parser leaves to its caller
@@ -86,7 +86,8 @@ def _reads_the_same(fields: list[headers.Field], author: str) -> None:
 
 def _same(addresses: list[str], author: str) -> None:
     assert len(addresses) == 1, (addresses, author)
-    local, _, host = addresses[0].rpartition("@")
+    read = addresses[0].encode("utf-8", "surrogateescape").decode("utf-8")
+    local, _, host = read.rpartition("@")
     mine, _, own = author.rpartition("@")
     try:
         assert domain(host) == own, (addresses, author)
