@@ -25,9 +25,11 @@ from malote_relay.clock import SystemClock
 from malote_relay.config import Account, Delivery, Domain, Limits, Plan, RelayConfig, Submission
 from malote_relay.quota import HourWindow
 from malote_relay.store.model import NewMessage
-from malote_relay.submission import acceptance, signin
+from malote_relay.submission import acceptance, desk, signin
 from malote_relay.submission import session as dialogue
 from malote_relay.submission.acceptance import Door
+from malote_relay.submission.body import Spool
+from malote_relay.submission.desk import StoreDesk
 from malote_relay.submission.guard import Guard
 from malote_relay.submission.policy import Rules
 from malote_relay.submission.replies import Reply
@@ -84,15 +86,15 @@ class _World:
         self.clock = SystemClock()
         store: Any = self
         signer: Any = self
+        counts = metrics.Metrics()
         self.door = Door(
             rules=Rules(_CONFIG),
             signer=signer,
             senders=self,
-            store=store,
-            window=self.window,
+            desk=StoreDesk(self.window, store, self.clock, counts, lambda *_: None),
+            spool=Spool(self.incoming, _CONFIG.limits),
             clock=self.clock,
-            metrics=metrics.Metrics(),
-            offer=lambda *_: None,
+            metrics=counts,
         )
 
     async def accept(self, message: NewMessage) -> Sequence[Any]:
@@ -158,7 +160,7 @@ def check(data: bytes) -> None:
     size = (0, 1, 7, 50)[how >> 1 & 3] or len(stream) or 1
     errors = _Errors()
     with contextlib.ExitStack() as patched:
-        for module in (acceptance, dialogue, signin):
+        for module in (acceptance, desk, dialogue, signin):
             patched.enter_context(mock.patch.object(module, "_log", errors))
         blocks = [stream[i : i + size] for i in range(0, len(stream), size)]
         written = world.loop.run_until_complete(_talk(world, blocks))
@@ -182,7 +184,7 @@ async def _talk(world: _World, blocks: Sequence[bytes]) -> bytes:
     task = session.task
     assert task is not None
     calm = 0
-    while calm < 3 and not task.done():
+    while calm < 10 and not task.done():
         calm = calm + 1 if session.waiting else 0
         await asyncio.sleep(0)
     if not transport.closed:
@@ -255,7 +257,8 @@ class _Walk:
         if not end:
             return None
         self._stream = rest
-        return line.removesuffix(b"\r")
+        # One that does not end in CRLF is answered, but is no command.
+        return line.removesuffix(b"\r") if line.endswith(b"\r") and b"\r" not in line[:-1] else b""
 
     def _reply(self) -> tuple[int, bytes]:
         assert self._replies, "a reply is missing"
