@@ -73,6 +73,13 @@ class _NoDelay(Guard):
         return 0.0
 
 
+class _Welcome:
+    """Nobody is suppressed, and nothing paused."""
+
+    async def check(self, who: object) -> Reply | None:
+        return None
+
+
 class _World:
     """What a session needs around it, and what it leaves there."""
 
@@ -91,6 +98,8 @@ class _World:
             rules=Rules(_CONFIG),
             signer=signer,
             senders=self,
+            recipients=_Welcome(),
+            accounts=_Welcome(),
             desk=StoreDesk(self.window, store, self.clock, counts, lambda *_: None),
             spool=Spool(self.incoming, _CONFIG.limits),
             clock=self.clock,
