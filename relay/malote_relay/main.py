@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import gc
 import os
 import signal
 import sys
@@ -26,7 +25,7 @@ import msgspec
 import structlog
 import uvloop
 
-from malote_relay import logs
+from malote_relay import collector, logs
 from malote_relay.bounces.intake import Intake
 from malote_relay.bounces.server import BounceServer
 from malote_relay.clock import StepWatch, SystemClock
@@ -69,8 +68,6 @@ LISTEN_VARIABLE: Final = "MALOTE_LISTEN"
 _HOUSEKEEPING_SECONDS: Final = 60.0
 _PRUNE_EVERY: Final = 60
 _SECONDS_PER_DAY: Final = 86_400
-_COLLECT_AFTER: Final = 5000
-"""New objects after which the youngest are looked through for cycles: a busy relay makes some thousand a second."""
 
 _log = structlog.get_logger("malote.relay")
 
@@ -393,18 +390,11 @@ async def run(directory: Path, spool: Path, grace: float) -> None:
     logs.gather(loop)
     try:
         await relay.start()
-        _spare_the_collector()
+        collector.spare()
         await stopping.wait()
         await relay.stop()
     finally:
         logs.gather(None)
-
-
-def _spare_the_collector() -> None:
-    """What is there at the start stays: looking through it time and again would hold the event loop up."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_COLLECT_AFTER, 20, 20)
 
 
 def main() -> None:

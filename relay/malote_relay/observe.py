@@ -25,6 +25,9 @@ STALLED_SECONDS: Final = 10.0
 
 _BACKLOG: Final = 32
 _TICK_SECONDS: Final = 2.0
+_LOOK_SECONDS: Final = 2.0
+"""How often the server looks whether it is to end."""
+
 _REFRESH_SECONDS: Final = 2.0
 
 
@@ -85,10 +88,10 @@ class Observatory:
             raise OSError(error.errno, f"cannot listen on {where}: {error.strerror or error}") from error
         self.port = server.socket.getsockname()[1]
         self._server = server
-        threading.Thread(target=server.serve_forever, name="observe", daemon=True, args=(0.5,)).start()
+        threading.Thread(target=server.serve_forever, name="observe", daemon=True, args=(_LOOK_SECONDS,)).start()
 
     def stop(self) -> None:
-        """Answer no more. Returns at once; the port closes within half a second."""
+        """Answer no more. Returns at once; the port closes within two seconds."""
         if self._server is not None:
             threading.Thread(target=_close, args=(self._server,), daemon=True).start()
             self._server = None

@@ -4,8 +4,8 @@ The file and every key it names count together: if any of it cannot be used, wha
 kept for people to see. A certificate that cannot be used leaves the one in force in place and is told as an error,
 but holds nothing else up: a suspension must not wait for it.
 
-Changes are noticed by looking at the files' inodes, sizes and times a few times a second: that costs microseconds
-and sees what Kubernetes does (it swaps the symlink ``..data`` of a mounted Secret) as well as an editor's rename.
+Changes are noticed by looking at the files' inodes, sizes and times, whenever the kernel tells that something
+happened in their directories (`changes`), and every few seconds.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Final
 
 import structlog
 
+from malote_relay.changes import Changes
 from malote_relay.config import (
     CERTIFICATE_FILE,
     CERTIFICATE_KEY_FILE,
@@ -36,8 +37,6 @@ from malote_relay.delivery.tls.handshake import Handshakes
 from malote_relay.returnpath import ReturnPaths
 from malote_relay.signing.signer import Signer
 from malote_relay.submission.server import tls_context
-
-POLL_SECONDS: Final = 0.25
 
 _MAX_SECRET: Final = 255
 """Octets of a password: what RFC 1929 can carry."""
@@ -103,7 +102,7 @@ def load(directory: Path, in_force: ssl.SSLContext | None = None) -> Loaded:
 
 def fingerprint(directory: Path) -> Fingerprint:
     """What tells one state of the directory from another without reading the files."""
-    # Plain strings and os.stat: this runs several times a second for as long as the relay lives.
+    # Plain strings and os.stat: this runs every few seconds for as long as the relay lives.
     files = [f"{directory}/{place}" for place in (CONFIG_FILE, CERTIFICATE_FILE, CERTIFICATE_KEY_FILE)]
     for place in (KEYS_DIRECTORY, CREDENTIALS_DIRECTORY):
         folder = f"{directory}/{place}"
@@ -142,9 +141,12 @@ class Watcher:
 
     async def run(self) -> None:
         """Watch until cancelled."""
-        while True:
-            await asyncio.sleep(POLL_SECONDS)
-            await self.look()
+        places = {self._directory / place.parent for place in (CONFIG_FILE, CERTIFICATE_FILE)}
+        places |= {self._directory / place for place in (KEYS_DIRECTORY, CREDENTIALS_DIRECTORY)}
+        with Changes(self._directory, sorted(places)) as changes:
+            while True:
+                await changes.wait()
+                await self.look()
 
     async def look(self) -> None:
         """Look once, and load when something has changed."""

@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import contextlib
 import ctypes
-import gc
 import os
 import signal
 import socket
@@ -21,7 +20,7 @@ from typing import Any, Final
 import structlog
 import uvloop
 
-from malote_relay import logs
+from malote_relay import collector, logs
 from malote_relay.clock import SystemClock
 from malote_relay.config import ConfigError
 from malote_relay.fronts import protocol
@@ -176,8 +175,7 @@ async def _run(options: argparse.Namespace) -> None:
             [socket.socket(fileno=number) for number in options.submissions],
         )
         front = Front(options.config, options.spool, options.number, options.of, places)
-        gc.collect()
-        gc.freeze()
+        collector.spare()
         await front.run(socket.socket(fileno=options.channel))
     finally:
         logs.gather(None)
