@@ -62,7 +62,8 @@ class Judged:
 
     def forgive(self) -> None:
         """Forget failed sign-ins: a case is to meet the relay as it is, not as the case before has made it."""
-        self.relay.relay.server.guard = Guard()
+        server: Any = self.relay.relay.server
+        server.guard = Guard()
 
     def run(self, case: Any) -> Result:
         self.forgive()
