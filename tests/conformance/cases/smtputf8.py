@@ -117,7 +117,8 @@ exchange(
     "UTF-8 where a verb stands is no verb",
     SIGNED_IN,
     "ñOOP",
-    "500 501 502 5xx",
+    "5xx 221",
+    usable=False,
     needs=_U,
 )
 

@@ -371,6 +371,20 @@ async def test_silence_and_nonsense_end_in_a_temporary_failure_within_the_limits
         assert not one.usable
 
 
+async def test_a_message_is_delivered_though_rubbish_follows_the_final_reply_in_its_packet() -> None:
+    async def script(it: Server) -> None:
+        await it.greet()
+        for reply in ("250 ok", "250 ok", "354 go on"):
+            await it.hear()
+            it.say(reply)
+        await it.hear_content()
+        it.say("250 2.0.0 taken", "this is no reply")
+
+    async with server(script) as (peer, _):
+        [only] = await (await session(peer)).deliver(envelope("bia@shop.example"))
+        assert only == Reply(250, ("2.0.0 taken",))
+
+
 async def test_a_session_lost_after_the_final_dot_is_a_temporary_failure_but_keeps_what_was_refused() -> None:
     async def script(it: Server) -> None:
         await it.greet("PIPELINING")
