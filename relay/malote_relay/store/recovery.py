@@ -80,6 +80,10 @@ def _sound(database: Path) -> sqlite3.Connection:
             raise _Damaged(f"it has no {', '.join(missing)}")
         for table in _QUEUE:
             _check(database, connection, f"integrity_check({table})")
+    except UnicodeDecodeError as error:  # the definition that SQLite complains of is quoted in its complaint
+        if connection is not None:
+            connection.close()
+        raise _Damaged(f"a definition is no text: {error}") from error
     except BaseException as error:
         if connection is not None:
             connection.close()

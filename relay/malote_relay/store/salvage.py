@@ -150,16 +150,17 @@ def _readable(damaged: Path, table: str) -> Iterator[dict[str, Any]]:
         connection: sqlite3.Connection | None = None
         try:
             connection = schema.connect(damaged, read_only=True)
-            connection.text_factory = lambda text: text.decode(errors="replace")
             # One damaged definition must not hide the tables whose definitions are sound: with this the first
             # statement fails, and those after it see what could be understood.
             connection.execute("PRAGMA writable_schema = ON")
-            with contextlib.suppress(sqlite3.DatabaseError):
+            with contextlib.suppress(sqlite3.DatabaseError, UnicodeDecodeError):
                 connection.execute("SELECT name FROM sqlite_schema").fetchall()
             rows = connection.execute(f"SELECT * FROM {table} NOT INDEXED ORDER BY rowid {direction}")  # noqa: S608
             columns = [name for name, *_ in rows.description]
             for row in rows:
                 yield dict(zip(columns, row, strict=True))
+        except UnicodeDecodeError:  # SQLite's complaint of a definition that is no text quotes it
+            pass
         except sqlite3.DatabaseError as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _UNREADABLE:
                 raise

@@ -11,6 +11,7 @@ That leaves one index on the queue, by time of the next attempt.
 from __future__ import annotations
 
 import sqlite3
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -129,6 +130,8 @@ def connect(path: Path, *, read_only: bool = False, journal: str = "WAL") -> sql
     connection = sqlite3.connect(
         path, isolation_level=None, check_same_thread=False, timeout=30.0, cached_statements=_STATEMENTS
     )
+    # A bit that flipped in a text goes unseen by SQLite, and must not keep whoever reads the queue from going on.
+    connection.text_factory = partial(str, encoding="utf-8", errors="replace")
     try:
         if read_only:
             connection.execute("PRAGMA query_only = ON")
@@ -169,10 +172,10 @@ def missing(connection: sqlite3.Connection) -> list[str]:
 
 def _parts(connection: sqlite3.Connection) -> set[str]:
     columns = connection.execute(
-        "SELECT 'column ' || t.name || '.' || c.name FROM sqlite_schema AS t, pragma_table_info(t.name) AS c"
-        " WHERE t.type = 'table'"
+        "SELECT CAST('column ' || t.name || '.' || c.name AS BLOB)"
+        " FROM sqlite_schema AS t, pragma_table_info(t.name) AS c WHERE t.type = 'table'"
     )
     indexes = connection.execute(
-        "SELECT 'index ' || name FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL"
+        "SELECT CAST('index ' || name AS BLOB) FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL"
     )
-    return {name for (name,) in (*columns, *indexes)}
+    return {name.decode(errors="replace") for (name,) in (*columns, *indexes)}  # a damaged name need be no text

@@ -250,6 +250,29 @@ async def test_a_flipped_bit_is_survived_and_whatever_it_costs_is_said(tmp_path:
     assert said > 5, "some were seen"
 
 
+async def test_a_definition_that_is_no_text_any_more_is_damage_like_any_other(tmp_path: Path) -> None:
+    await spool_with_mail(tmp_path)
+    database = tmp_path / "relay.db"
+    octets = database.read_bytes()
+    assert octets.count(b"INDEX recipients_by_time") == 1
+    database.write_bytes(octets.replace(b"INDEX recipients_by_time", b"IND\xacX recipients_by_time"))
+    assert await assert_all_there(tmp_path)
+
+
+async def test_a_text_that_is_no_text_any_more_keeps_nobody_from_reading_the_queue(tmp_path: Path) -> None:
+    await spool_with_mail(tmp_path)
+    connection = sqlite3.connect(tmp_path / "relay.db")
+    connection.execute("UPDATE messages SET reverse_path = CAST(x'616e61ac' AS TEXT) WHERE seq = 1")
+    connection.commit()
+    connection.close()
+    store = SqliteStore(tmp_path)
+    await store.open()
+    try:
+        assert [one.reverse_path for one in await store.due(NOW, 1)] == ["ana\ufffd"]
+    finally:
+        await store.close()
+
+
 async def test_an_index_that_has_lost_an_entry_is_made_anew(tmp_path: Path) -> None:
     await spool_with_mail(tmp_path)
     connection = sqlite3.connect(tmp_path / "relay.db")
