@@ -52,8 +52,8 @@ e2e: $(STAMP) ## The same story on a real node (root, Debian; installs what it n
 	$(BIN)/pytest tests/e2e
 
 .PHONY: bench
-bench: $(STAMP) ## The relay against Postfix + OpenDKIM (Debian packages), into build/bench/
-	$(BIN)/python -m tests.bench.relay
+bench: $(STAMP) ## The relay against Postfix + OpenDKIM and Haraka (Debian packages, npm; QUICK=1: only what has marks), into build/bench/
+	$(BIN)/python -m tests.bench.relay $(if $(QUICK),--quick)
 
 .PHONY: reliability
 reliability: $(STAMP) ## The relay killed, its disk full and slow, its clock moved, its power lost, into build/bench/
