@@ -158,6 +158,12 @@ class Haraka:
             material.directory / "haraka.log",
             environment=environment,
         )
+        # It makes its Diffie-Hellman parameters first, and then opens its TLS port anew.
+        for _ in range(600):
+            if (config / "dhparams.pem").exists():
+                break
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(2)
         for port in (plain, tls):
             await _listens(port, [self._child])
         return [
