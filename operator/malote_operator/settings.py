@@ -11,6 +11,10 @@ from typing import Any
 
 import msgspec
 
+from malote_relay.config import ConfigError
+
+from . import fleet
+
 
 class SettingsError(ValueError):
     """The settings file cannot be used; the message names the file and the field."""
@@ -89,7 +93,12 @@ class Tls(_Struct, frozen=True, kw_only=True):
 
 
 class Relay(_Struct, frozen=True, kw_only=True):
-    """Relay pods. `resources` are defaults for plans that name none; `resolver_*` as in malote_relay.config."""
+    """Relay pods. `resources` are defaults for plans that name none.
+
+    `config` is what all relays are told alike, a part of relay.json (see `fleet`). `credentials_secret` and
+    `keys_secret` name Secrets in the relay namespace, whose keys every relay finds as files in `credentials/`, and
+    in `keys/` beside the tenant's own.
+    """
 
     resources: dict[str, Any] = msgspec.field(
         default_factory=lambda: {"requests": {"cpu": "20m", "memory": "96Mi"}, "limits": {"memory": "512Mi"}}
@@ -97,10 +106,20 @@ class Relay(_Struct, frozen=True, kw_only=True):
     storage_class_name: str = ""
     nameservers: tuple[str, ...] = ()
     dns_port: int = 53
+    config: dict[str, Any] = {}
+    credentials_secret: str = ""
+    keys_secret: str = ""
     service_type: str = "ClusterIP"
     service_annotations: dict[str, str] = {}
     node_selector: dict[str, str] = {}
     termination_grace_seconds: int = 60
+
+
+class Bounces(_Struct, frozen=True, kw_only=True):
+    """Taking bounces in, for SendingDomains with a `returnPath`: on `port` of each tenant's Service."""
+
+    enabled: bool = False
+    port: int = 25
 
 
 class Rehearsal(_Struct, frozen=True, kw_only=True):
@@ -144,6 +163,7 @@ class Settings(_Struct, frozen=True, kw_only=True):
     tls: Tls = Tls()
     relay: Relay = Relay()
     notices: Notices = Notices()
+    bounces: Bounces = Bounces()
     workers: int = 16
     resync_seconds: float = 600.0
     rehearsal: Rehearsal = Rehearsal()
@@ -155,6 +175,10 @@ def load(path: Path) -> Settings:
         settings = msgspec.yaml.decode(path.read_bytes(), type=Settings)
     except (OSError, msgspec.DecodeError) as error:
         raise SettingsError(f"{path}: {error}") from error
+    try:
+        fleet.base(settings.relay.config)
+    except ConfigError as error:
+        raise SettingsError(f"{path}: relay.config: {error}") from error
     if settings.notices.host and "@" not in settings.notices.from_address:
         raise SettingsError(f"{path}: notices.fromAddress: write the address that notices come from")
     return settings

@@ -332,6 +332,9 @@ class TestSettings:
                 "dnsPort": 5354,
                 "serviceType": "LoadBalancer",
                 "serviceAnnotations": {"a": "b"},
+                "config": {"limits": {"maxBodyBytesInFlight": 1_073_741_824}, "listen": {"processes": 2}},
+                "credentialsSecret": "passwords",
+                "keysSecret": "shared-keys",
                 "nodeSelector": {"mail": "yes"},
                 "terminationGraceSeconds": 30,
             },
@@ -344,6 +347,7 @@ class TestSettings:
                 "fromAddress": "post@platform.example",
                 "passwordSecret": {"name": "mail-password"},
             },
+            "bounces": {"enabled": True, "port": 2525},
             "rehearsal": {"clockOffsetSeconds": 3600},
         }
         values = tmp_path / "values.yaml"
@@ -356,6 +360,7 @@ class TestSettings:
         assert [p for p in same if not p.startswith(("relay.resources", "notices.passwordFile"))] == []
         assert read["image"]["reference"] == "registry.example/malote:1"
         assert read["rehearsal"]["clockOffsetSeconds"] == 3600
+        assert read["relay"]["config"] == given["relay"]["config"]
 
     def test_a_changed_setting_starts_new_pods(self, chart: Chart) -> None:
         def checksum(*options: str) -> str:
@@ -405,6 +410,8 @@ class TestRefusedValues:
                 "name the Secret of type kubernetes.io/tls in namespace malote-relays in tls.secretName",
             ),
             ("tls.mode=CertManager", "name the issuer in tls.issuerName"),
+            ("relay.config.delivry.maxConnections=5", "additional properties 'delivry' not allowed"),
+            ("bounces.enabled=true,bounces.port=587", "write 25, or another port that leads to it"),
             ("notices.host=mail.test", "write the address that notices come from in notices.fromAddress"),
             ("notices.username=malote", "in namespace malote-system, in notices.passwordSecret.name"),
             ("relayNamespace.name=malote-system", "relays need one of their own, such as malote-relays"),

@@ -112,6 +112,14 @@ WRONG = [
     (PLAN, "spec.relay.resources", {"requests": {"cpu": "1,5"}}, "should match"),
     (PLAN, "spec.relay.resources", {"requests": {"cpu": -1}}, "should be greater than or equal to 0"),
     (PLAN, "spec.relay.resources", {"limits": {"cpus": 1}}, "write cpu, memory or ephemeral-storage"),
+    (PLAN, "spec.egress", {"heloTemplate": "Out.example.net."}, "write a host name in lower case"),
+    (PLAN, "spec.egress", {"heloTemplate": "{name}.out.example.net"}, "such as {tenant}.out.example.net"),
+    (PLAN, "spec.egress", {"sourceAddress": "out.example.net"}, "write an IPv4 or IPv6 address, such as 192.0.2.25"),
+    (PLAN, "spec.egress.smartHost", {"port": 587}, "spec.egress.smartHost.host: Required value"),
+    (PLAN, "spec.egress.smartHost", {"host": "smtp://smart"}, "write a host name such as smart.example.net"),
+    (PLAN, "spec.egress.smartHost", {"host": "smart", "tls": "None"}, 'values: "Opportunistic", "Required"'),
+    (PLAN, "spec.egress.smartHost", {"host": "smart", "username": "u"}, "username and passwordFile belong together"),
+    (PLAN, "spec.egress.socks5", {"host": "s", "username": "u", "passwordFile": "../x"}, "a key of that Secret"),
     (PLAN, "spec.messagePerHour", 5, 'unknown field "spec.messagePerHour"'),
     # Tenant
     (TENANT, "metadata.name", "a" * 41, "write at most 40 characters"),
@@ -161,6 +169,9 @@ WRONG = [
     (DOMAIN, "spec.dkim", {"publish": "A"}, 'supported values: "TXT", "CNAME"'),
     (DOMAIN, "spec.dkim", {"rotateEveryDays": 30}, "rotateEveryDays works only with publish: CNAME"),
     (DOMAIN, "spec.dkim", {"publish": "CNAME", "rotateEveryDays": -1}, "should be greater than or equal to 0"),
+    (DOMAIN, "spec.returnPath", "bounces.other.example", "under the domain, such as bounces.initech.example"),
+    (DOMAIN, "spec.returnPath", "evilinitech.example", "under the domain, such as bounces.initech.example"),
+    (DOMAIN, "spec.returnPath", "Bounces.initech.example", "write a host name in lower case"),
     # DomainClaim
     (CLAIM, "metadata.name", "other.example", "metadata.name must be the domain"),
 ]  # fmt: skip
@@ -190,6 +201,11 @@ RIGHT = [
     (PLAN, "spec.relay", {"resources": {"requests": {"cpu": "20m", "memory": "96Mi"}, "limits": {"cpu": 1}}}),
     (PLAN, "spec.relay.resources", {"requests": {"memory": "1Gi", "cpu": 1}, "limits": {"memory": "1024Mi"}}),
     (PLAN, "spec.relay.resources", {"limits": {"example.com/x": 1}}),
+    (PLAN, "spec.egress", {"heloTemplate": "{tenant}.bulk.example.net", "sourceAddress": "2001:db8::25"}),
+    (PLAN, "spec.egress", {"heloTemplate": "out-{tenant}.example.net", "sourceAddress": "192.0.2.25"}),
+    (PLAN, "spec.egress.smartHost", {"host": "smart.example.net", "username": "u", "passwordFile": "smart-host"}),
+    (PLAN, "spec.egress.smartHost", {"host": "2001:db8::1", "port": 465, "tls": "Implicit"}),
+    (PLAN, "spec.egress.socks5", {"host": "192.0.2.10"}),
     *(
         (TENANT, path, last)
         for path in ("spec.cancelAfter", "spec.billing.paidUntil")
@@ -207,6 +223,7 @@ RIGHT = [
     (DOMAIN, "spec.domain", "1and1.example"),
     (DOMAIN, "spec.dkim", {"publish": "CNAME", "rotateEveryDays": 180}),
     (DOMAIN, "spec.dkim", {"rotateEveryDays": 0}),
+    (DOMAIN, "spec.returnPath", "bounces.initech.example"),
     (CLAIM, "spec.tenant", "initech"),
 ]
 

@@ -46,6 +46,9 @@ meaning. A format is a pattern and the sentence a person reads when a value does
 {{- if and (eq .Values.tls.mode "CertManager") (not .Values.tls.issuerName) }}
   {{- fail "tls.mode is CertManager: name the issuer in tls.issuerName (and its kind in tls.issuerKind)" }}
 {{- end }}
+{{- if and .Values.bounces.enabled (has (int .Values.bounces.port) (list (int .Values.endpoint.submissionPort) (int .Values.endpoint.submissionsPort))) }}
+  {{- fail (printf "bounces.port is %v, which clients submit to: write 25, or another port that leads to it" .Values.bounces.port) }}
+{{- end }}
 {{- if eq .Values.relayNamespace.name .Release.Namespace }}
   {{- fail (printf "relayNamespace.name is the release's own namespace %s: relays need one of their own, such as malote-relays" .Release.Namespace) }}
 {{- end }}

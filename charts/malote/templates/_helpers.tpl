@@ -37,6 +37,7 @@ app.kubernetes.io/component: operator
       "tls" .Values.tls
       "relay" .Values.relay
       "notices" (omit .Values.notices "passwordSecret")
+      "bounces" .Values.bounces
       "workers" .Values.operator.workers
       "resyncSeconds" .Values.operator.resyncSeconds
       "rehearsal" .Values.rehearsal }}

@@ -20,6 +20,11 @@ def relay_keys(tenant: str) -> str:
     return f"{tenant}-relay-keys"
 
 
+def return_paths(tenant: str) -> str:
+    """The immutable Secret that the tenant's return paths are made with."""
+    return f"{tenant}-return-paths"
+
+
 def dkim_key(tenant: str, selector: str) -> str:
     """The immutable Secret of one DKIM key."""
     return f"{tenant}-dkim-{selector}"

@@ -51,6 +51,42 @@ class RelayResources(Struct, frozen=True, kw_only=True):
     storage: Storage = Storage()
 
 
+class SmartHostTls(enum.StrEnum):
+    """TLS with the smart host: used when offered; STARTTLS required, verified; or from the first octet, verified."""
+
+    OPPORTUNISTIC = "Opportunistic"
+    REQUIRED = "Required"
+    IMPLICIT = "Implicit"
+
+
+class SmartHost(Struct, frozen=True, kw_only=True):
+    """A host that takes all mail. `password_file` is a key of the Secret that holds relays' credentials."""
+
+    host: str
+    port: int = 587
+    tls: SmartHostTls = SmartHostTls.REQUIRED
+    username: str = ""
+    password_file: str = ""
+
+
+class Socks5(Struct, frozen=True, kw_only=True):
+    """A SOCKS5 proxy that every outgoing connection goes through. `password_file` as for a smart host."""
+
+    host: str
+    port: int = 1080
+    username: str = ""
+    password_file: str = ""
+
+
+class Egress(Struct, frozen=True, kw_only=True):
+    """How mail of the plan's tenants leaves; what is not said is as in the platform's settings."""
+
+    helo_template: str = ""
+    source_address: str = ""
+    smart_host: SmartHost | None = None
+    socks5: Socks5 | None = None
+
+
 class PlanSpec(Struct, frozen=True, kw_only=True):
     """`spec` of a Plan."""
 
@@ -65,6 +101,7 @@ class PlanSpec(Struct, frozen=True, kw_only=True):
     report_retention_days: int = 90
     price: Price | None = None
     support: Support = Support()
+    egress: Egress = Egress()
     relay: RelayResources = RelayResources()
 
 

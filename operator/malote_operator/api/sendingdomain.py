@@ -40,10 +40,11 @@ class Dkim(Struct, frozen=True, kw_only=True):
 
 
 class SendingDomainSpec(Struct, frozen=True, kw_only=True):
-    """`spec` of a SendingDomain."""
+    """`spec` of a SendingDomain. `return_path`: where bounces come back to; "" leaves reverse-paths as they are."""
 
     tenant_ref: LocalReference
     domain: str
+    return_path: str = ""
     dkim: Dkim = Dkim()
 
 

@@ -52,6 +52,7 @@ def decide(domain: SendingDomain, world: DomainWorld, settings: Settings, now: d
         conditions=(),
         memory=world.memory,
         keys=world.keys,
+        return_path=domain.spec.return_path,
     )
     if refused is not None:
         return _refused(base, domain, refused, world)

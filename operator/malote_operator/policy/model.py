@@ -97,6 +97,7 @@ class DomainDecision:
     tenant's and void (its SendingDomain is gone, or lost its DKIM record for good): delete it, then decide again.
     `in_config`: belongs into its tenant's relay configuration, sending or refused with `refusal`.
     `sending`: verified or within the grace period. `keys`: what to sign with.
+    `return_path`: the host by which its bounces come back to the relay, where that is offered.
     `next_check`: look DNS up then (now or earlier: at once); None: only when something else changes.
     """
 
@@ -115,6 +116,7 @@ class DomainDecision:
     in_config: bool = False
     refusal: str = ""
     keys: tuple[DkimPublicKey, ...] = ()
+    return_path: str = ""
     memory: DomainMemory = DomainMemory()
     next_check: dt.datetime | None = None
 

@@ -25,6 +25,7 @@ from .plan import Plans
 from .provision import Provision
 from .queue import Queue
 from .relaypods import RelayPods
+from .returnpaths import ReturnPathSecrets
 from .sendingdomain import SendingDomains
 from .tenant import Tenants
 from .unreadable import or_say_so
@@ -75,6 +76,7 @@ def assemble(
             memories=memories,
             credentials=Credentials(api, applier, memories, settings),
             certificates=certificates,
+            return_paths=ReturnPathSecrets(api, applier, settings),
             operator_namespace=operator_namespace,
         ),
         postman=postman,

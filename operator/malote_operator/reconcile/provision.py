@@ -32,6 +32,7 @@ from .context import Context, refused, relay_namespace_missing
 from .credentials import Credentials, Handed
 from .dkimkeys import DkimKeys, Files
 from .memory import Memories
+from .returnpaths import ReturnPathSecrets
 
 log = structlog.get_logger(__name__)
 
@@ -69,6 +70,7 @@ class Provision:
         memories: Memories,
         credentials: Credentials,
         certificates: Certificates,
+        return_paths: ReturnPathSecrets,
         operator_namespace: str,
     ) -> None:
         self._context = context
@@ -76,6 +78,7 @@ class Provision:
         self._memories = memories
         self._credentials = credentials
         self._certificates = certificates
+        self._return_paths = return_paths
         self._operator_namespace = operator_namespace
         self._written: dict[str, tuple[str, dt.datetime | None]] = {}
 
@@ -114,7 +117,14 @@ class Provision:
         except NotFound as missing:
             made.hinder(relay_namespace_missing(context.settings, missing))
             return
-        config = relay_config.render(tenant, plan, _with_files(decision, files), made.passwords, context.settings)
+        config = relay_config.render(
+            tenant,
+            plan,
+            _with_files(decision, files),
+            made.passwords,
+            context.settings,
+            return_paths=secrets.RETURN_PATHS_FILE in files,
+        )
         objects = children(
             tenant,
             plan,
@@ -166,7 +176,7 @@ class Provision:
         return True
 
     async def _key_files(self, tenant: Tenant, decision: TenantDecision, made: Made) -> dict[str, bytes]:
-        """The DKIM keys that the relay can read: a configuration that names others would not be taken in."""
+        """The files in `keys/` that the relay can read: a configuration that names others would not be taken in."""
         nothing = Files({})
         pairs = self._with_keys(tenant, decision.domains)
         files = await self._tried(self._keys.private_keys(tenant, pairs), made, otherwise=nothing)
@@ -174,9 +184,13 @@ class Provision:
             made.hinder(Problem("NameConflict", str(conflict)))
         if files is nothing:
             return {}
-        secret = secrets.relay_keys(tenant, files.wanted, self._context.settings)
+        wanted = dict(files.wanted)
+        if self._context.settings.bounces.enabled:
+            made_with = await self._tried(self._return_paths.of(tenant), made, otherwise=b"")
+            wanted |= {secrets.RETURN_PATHS_FILE: made_with} if made_with else {}
+        secret = secrets.relay_keys(tenant, wanted, self._context.settings)
         if await self._apply(tenant, None, secret, made):
-            return files.wanted
+            return wanted
         return {name: private for name, private in files.wanted.items() if name in files.held}
 
     async def _tried(self, step: Awaitable[_T], made: Made, otherwise: _T) -> _T:

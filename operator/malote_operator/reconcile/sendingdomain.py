@@ -208,5 +208,6 @@ def _for_tenant(decision: DomainDecision) -> tuple[object, ...]:
         decision.in_config,
         decision.refusal,
         decision.keys,
+        decision.return_path,
         ready.message if ready else "",
     )

@@ -52,7 +52,7 @@ def children(
         secrets.relay(tenant, material.config, settings),
         service.headless(tenant, settings),
         service.render(tenant, settings),
-        network_policy.render(tenant, settings, operator_namespace),
+        network_policy.render(tenant, plan, settings, operator_namespace),
         stateful_set.render(tenant, plan, settings, claim_templates),
     ]
     return objects + credentials(tenant, decision, material, settings)

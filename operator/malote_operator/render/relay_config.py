@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from typing import Final
 
-import msgspec
+from msgspec.structs import replace
 
+from malote_operator import fleet
 from malote_operator.api import names
 from malote_operator.api.plan import Plan
 from malote_operator.api.tenant import Tenant
@@ -15,12 +17,24 @@ from malote_operator.settings import Settings
 from malote_relay import config as relay
 from malote_relay import passwords as verifiers
 
+from . import egress
+from .secrets import RETURN_PATHS_FILE
+
+BOUNCE_PORT: Final = 2525
+
 
 def render(
-    tenant: Tenant, plan: Plan, decision: TenantDecision, passwords: Mapping[str, str], settings: Settings
+    tenant: Tenant,
+    plan: Plan,
+    decision: TenantDecision,
+    passwords: Mapping[str, str],
+    settings: Settings,
+    *,
+    return_paths: bool = False,
 ) -> bytes:
     """The text of relay.json. `passwords` by account name; an account without one is left out for now.
 
+    `return_paths`: `keys/` holds the secret that they are made with.
     Equal arguments give equal bytes, so that the hash changes only with the meaning.
     """
     name = tenant.metadata.name
@@ -35,7 +49,9 @@ def render(
         for account in decision.accounts
         if account.name in passwords
     )
-    return _text(tenant, _plan(plan), accounts, decision, settings)
+    delivery = egress.delivery(name, plan, settings)
+    secrets = (RETURN_PATHS_FILE,) if return_paths else ()
+    return _text(tenant, _plan(plan), accounts, decision, settings, delivery, secrets)
 
 
 def render_without_plan(
@@ -43,9 +59,9 @@ def render_without_plan(
 ) -> bytes | None:
     """The text of relay.json for a tenant whose plan is not there, from the `previous` text.
 
-    Its queue goes on by the plan that it had; everything else is as decided now, so that a missing plan keeps no
-    submission open and no suspension from freezing. None: there is no previous text that can be read, and so no
-    plan to go by.
+    Its queue goes on by the plan that it had, and leaves as it did; everything else is as decided now, so that a
+    missing plan keeps no submission open and no suspension from freezing. None: there is no previous text that can
+    be read, and so no plan to go by.
     """
     try:
         before = relay.decode(previous)
@@ -53,11 +69,12 @@ def render_without_plan(
         return None
     named = {account.name: account for account in tenant.spec.accounts}
     accounts = tuple(
-        msgspec.structs.replace(account, suspended=named[account.name].suspended)
+        replace(account, suspended=named[account.name].suspended)
         for account in before.accounts
         if account.name in named
     )
-    return _text(tenant, before.plan, accounts, decision, settings)
+    secrets = before.bounces.secrets
+    return _text(tenant, before.plan, accounts, decision, settings, before.delivery, secrets)
 
 
 def _text(
@@ -66,28 +83,30 @@ def _text(
     accounts: tuple[relay.Account, ...],
     decision: TenantDecision,
     settings: Settings,
+    delivery: relay.Delivery,
+    secrets: tuple[str, ...],
 ) -> bytes:
     name = tenant.metadata.name
-    config = relay.RelayConfig(
+    base = fleet.base(settings.relay.config)
+    config = replace(
+        base,
         tenant=name,
         hostname=names.endpoint_host(name, settings),
         plan=plan,
-        submission=relay.Submission(open=decision.submission_open, reason=decision.submission_reason),
+        submission=replace(base.submission, open=decision.submission_open, reason=decision.submission_reason),
         accounts=accounts,
-        domains=_domains(decision.domains),
-        sender_verification=relay.SenderVerification(
+        domains=_domains(decision.domains, return_paths=bool(secrets)),
+        sender_verification=replace(
+            base.sender_verification,
             mode=relay.SenderMode(tenant.spec.sender_verification.mode.value),
             unknown=relay.UnknownSender(tenant.spec.sender_verification.unknown.value),
             senders=tenant.spec.sender_verification.senders,
         ),
-        delivery=relay.Delivery(
-            frozen=decision.delivery_frozen,
-            helo_name=settings.egress.helo_template.format(tenant=name),
-            source_address=settings.egress.source_address,
-            smtp_port=settings.egress.smtp_port,
-            allow_networks=settings.egress.allow_networks,
-        ),
-        resolver=relay.Resolver(nameservers=settings.relay.nameservers, port=settings.relay.dns_port),
+        notices=replace(base.notices, language=relay.Language(tenant.spec.contact.language.value)),
+        bounces=replace(base.bounces, secrets=secrets),
+        listen=replace(base.listen, bounce_port=BOUNCE_PORT if secrets else None),
+        delivery=replace(delivery, frozen=decision.delivery_frozen),
+        resolver=replace(base.resolver, nameservers=settings.relay.nameservers, port=settings.relay.dns_port),
         rehearsal=relay.Rehearsal(clock_offset_seconds=settings.rehearsal.clock_offset_seconds),
     )
     return relay.encode(config)
@@ -115,13 +134,17 @@ def _plan(plan: Plan) -> relay.Plan:
     )
 
 
-def _domains(decided: tuple[DomainDecision, ...]) -> tuple[relay.Domain, ...]:
+def _domains(decided: tuple[DomainDecision, ...], *, return_paths: bool) -> tuple[relay.Domain, ...]:
     """Each domain once, in a stable order; keys only where they sign."""
     by_name: dict[str, DomainDecision] = {}
     for one in decided:
         if one.domain not in by_name or one.sending:
             by_name[one.domain] = one
-    return tuple(_domain(one) for one in sorted(by_name.values(), key=lambda one: one.domain))
+    found = (_domain(one) for one in sorted(by_name.values(), key=lambda one: one.domain))
+    if not return_paths:
+        return tuple(found)
+    # Also one that may not send now: what was sent may still bounce.
+    return tuple(replace(one, return_path=by_name[one.name].return_path) for one in found)
 
 
 def _domain(one: DomainDecision) -> relay.Domain:

@@ -6,7 +6,7 @@ import base64
 import datetime as dt
 import hashlib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 from malote_operator.api import names
@@ -22,6 +22,9 @@ DOMAIN_LABEL = "malote.dev/domain-hash"
 """Label of a DKIM key's Secret: which domain it is for (a domain may be longer than a label's value)."""
 CREATED_ANNOTATION = "malote.dev/created"
 
+RETURN_PATHS_FILE: Final = "return-paths.secret"
+"""What return paths are made with: the key of Secret T-return-paths, and the file in the relay's `keys/`."""
+
 _PRIVATE, _PUBLIC, _SELECTOR, _DOMAIN = "private.pem", "public", "selector", "domain"
 
 
@@ -31,8 +34,15 @@ def relay(tenant: Tenant, config: bytes, settings: Settings) -> Manifest:
 
 
 def relay_keys(tenant: Tenant, keys: Mapping[str, bytes], settings: Settings) -> Manifest:
-    """Secret T-relay-keys: the private DKIM keys in use, by file name."""
+    """Secret T-relay-keys: the private DKIM keys in use and what return paths are made with, by file name."""
     return _opaque(tenant, names.relay_keys(tenant.metadata.name), settings, keys)
+
+
+def return_paths(tenant: Tenant, secret: bytes, settings: Settings) -> Manifest:
+    """Secret T-return-paths: made once by POST, immutable; with another one no bounce would be believed any more."""
+    body = _opaque(tenant, names.return_paths(tenant.metadata.name), settings, {RETURN_PATHS_FILE: secret})
+    body["immutable"] = True
+    return body
 
 
 def tls(tenant: Tenant, certificate: bytes, key: bytes, settings: Settings) -> Manifest:

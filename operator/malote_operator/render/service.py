@@ -29,6 +29,8 @@ def render(tenant: Tenant, settings: Settings) -> Manifest:
             _port("submissions", settings.endpoint.submissions_port, "submissions"),
         ],
     }
+    if settings.bounces.enabled:
+        body["spec"]["ports"].append(_port("bounces", settings.bounces.port, "bounces"))
     if settings.relay.service_type in {"LoadBalancer", "NodePort"}:
         body["spec"]["externalTrafficPolicy"] = "Local"  # keeps the client's address, which limits go by
     return body

@@ -1,13 +1,14 @@
 """The StatefulSet of a tenant's relay.
 
-Nothing in its template follows the relay's configuration: that is a mounted Secret which the relay reloads, so
-that a change of plan, account or domain restarts nothing.
+Nothing in its template follows what differs between tenants in the relay's configuration: that is a mounted Secret
+which the relay reloads, so that a change of plan, account or domain restarts nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from malote_operator import fleet
 from malote_operator.api import names
 from malote_operator.api.plan import Plan
 from malote_operator.api.tenant import Tenant
@@ -15,11 +16,14 @@ from malote_operator.settings import Settings, TlsMode
 
 from . import spool
 from .common import RELAY, Manifest, labels, manifest, owner, relay_selector
+from .relay_config import BOUNCE_PORT
 
 USER = 10001
 """The image's user and group; the spool belongs to the group."""
 CONFIG_DIRECTORY = "/etc/malote"
 SPOOL_DIRECTORY = "/var/spool/malote"
+PROCESSES_ANNOTATION = "malote.dev/processes"
+"""How many processes a relay has at its door: read at its start only, so that another number starts new pods."""
 SUBMISSION_PORT, SUBMISSIONS_PORT, OBSERVE_PORT = 2587, 2465, 9090
 
 
@@ -39,12 +43,19 @@ def render(
         # The spool outlives its StatefulSet (someone may delete that by mistake) and goes with the Tenant.
         "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
         "selector": {"matchLabels": relay_selector(name)},
-        "template": {"metadata": {"labels": labels(name, RELAY)}, "spec": _pod(name, plan, settings)},
+        "template": {"metadata": _template_metadata(name, settings), "spec": _pod(name, plan, settings)},
         "volumeClaimTemplates": list(claim_templates)
         if claim_templates is not None
         else [_claim(tenant, plan, settings)],
     }
     return body
+
+
+def _template_metadata(name: str, settings: Settings) -> Manifest:
+    metadata: Manifest = {"labels": labels(name, RELAY)}
+    if processes := fleet.base(settings.relay.config).listen.processes:
+        metadata["annotations"] = {PROCESSES_ANNOTATION: str(processes)}
+    return metadata
 
 
 def _pod(name: str, plan: Plan, settings: Settings) -> Manifest:
@@ -63,10 +74,12 @@ def _pod(name: str, plan: Plan, settings: Settings) -> Manifest:
         "containers": [_container(plan, settings)],
         "volumes": [
             _secret_volume("config", names.relay(name)),
-            _secret_volume("keys", names.relay_keys(name)),
+            _keys_volume(name, settings),
             _secret_volume("tls", _tls_secret(name, settings)),
         ],
     }
+    if settings.relay.credentials_secret:
+        pod["volumes"].append(_secret_volume("credentials", settings.relay.credentials_secret))
     if settings.relay.node_selector:
         pod["nodeSelector"] = dict(settings.relay.node_selector)
     if settings.image.pull_secrets:
@@ -75,7 +88,7 @@ def _pod(name: str, plan: Plan, settings: Settings) -> Manifest:
 
 
 def _container(plan: Plan, settings: Settings) -> Manifest:
-    return {
+    container: Manifest = {
         "name": RELAY,
         "image": settings.image.reference,
         "imagePullPolicy": settings.image.pull_policy,
@@ -87,8 +100,9 @@ def _container(plan: Plan, settings: Settings) -> Manifest:
             {"name": "observe", "containerPort": OBSERVE_PORT, "protocol": "TCP"},
         ],
         "resources": plan.spec.relay.resources or settings.relay.resources,
-        # A large spool is checked before the listeners open: several minutes are allowed, and then life is watched.
-        "startupProbe": _probe("/healthz", period=2, failures=150),
+        # The whole store is read before the listeners open, and put right if it is damaged. A quarter of an hour is
+        # allowed for that; then life is watched.
+        "startupProbe": _probe("/healthz", period=2, failures=450),
         "livenessProbe": _probe("/healthz", period=10, failures=6),
         "readinessProbe": _probe("/readyz", period=2, failures=3),
         "securityContext": {
@@ -104,6 +118,12 @@ def _container(plan: Plan, settings: Settings) -> Manifest:
             {"name": "spool", "mountPath": SPOOL_DIRECTORY},
         ],
     }
+    if settings.bounces.enabled:
+        container["ports"].append({"name": "bounces", "containerPort": BOUNCE_PORT, "protocol": "TCP"})
+    if settings.relay.credentials_secret:
+        place = {"name": "credentials", "mountPath": f"{CONFIG_DIRECTORY}/credentials", "readOnly": True}
+        container["volumeMounts"].append(place)
+    return container
 
 
 def _probe(path: str, *, period: int, failures: int) -> Manifest:
@@ -112,6 +132,17 @@ def _probe(path: str, *, period: int, failures: int) -> Manifest:
         "periodSeconds": period,
         "timeoutSeconds": 5,
         "failureThreshold": failures,
+    }
+
+
+def _keys_volume(name: str, settings: Settings) -> Manifest:
+    """The tenant's keys, and beside them those that the platform gives all relays."""
+    if not settings.relay.keys_secret:
+        return _secret_volume("keys", names.relay_keys(name))
+    secrets = (names.relay_keys(name), settings.relay.keys_secret)
+    return {
+        "name": "keys",
+        "projected": {"sources": [{"secret": {"name": secret}} for secret in secrets], "defaultMode": 0o440},
     }
 
 

@@ -196,7 +196,56 @@ def test_the_network_policy_lets_clients_in_and_mail_and_dns_out_and_metrics_to_
         {"malote.dev/monitoring": "true"},
     ]
     ports = [(port["protocol"], port["port"]) for rule in policy["egress"] for port in rule["ports"]]
-    assert ports == [("UDP", 5353), ("TCP", 5353), ("TCP", 2525)]
+    assert ports == [("UDP", 5353), ("TCP", 5353), ("TCP", 2525), ("TCP", 443)]
+
+
+def test_mail_may_go_where_the_plan_and_the_platform_send_it() -> None:
+    def outgoing(config: dict[str, Any], **egress: Any) -> list[int]:
+        settings = changed(SETTINGS, "relay", config=config)
+        policy = rendered(settings, egress=egress)["NetworkPolicy malote-relays/acme-relay"]["spec"]
+        return [port["port"] for rule in policy["egress"][1:] for port in rule["ports"]]
+
+    assert outgoing({}) == [25, 443]  # 443: MTA-STS policies and TLS reports
+    assert outgoing({}, smartHost={"host": "smart"}, socks5={"host": "proxy"}) == [25, 587, 1080, 443]
+    assert outgoing({"delivery": {"smartHost": {"host": "smart", "port": 26}}}) == [25, 26, 443]
+    assert outgoing({"delivery": {"tls": {"policyPort": 8443}}}) == [25, 8443, 443]
+    assert outgoing({"delivery": {"tls": {"mtaSts": False}, "tlsReports": {"enabled": False}}}) == [25]
+
+
+def test_bounces_come_in_at_port_25_only_where_that_is_switched_on() -> None:
+    for enabled, expected in ((False, []), (True, [25])):
+        objects = rendered(changed(SETTINGS, "bounces", enabled=enabled))
+        service = objects["Service malote-relays/acme-relay"]["spec"]["ports"]
+        assert [port["port"] for port in service if port["name"] == "bounces"] == expected
+        clients = objects["NetworkPolicy malote-relays/acme-relay"]["spec"]["ingress"][0]
+        assert (2525 in [port["port"] for port in clients["ports"]]) is enabled
+        (container,) = objects["StatefulSet malote-relays/acme-relay"]["spec"]["template"]["spec"]["containers"]
+        named = {port["name"]: port["containerPort"] for port in container["ports"]}
+        assert named.get("bounces") == (2525 if enabled else None)
+        assert {port["targetPort"] for port in service} <= set(named)
+
+
+def test_what_the_platform_gives_all_relays_lies_beside_the_tenants_own() -> None:
+    settings = changed(SETTINGS, "relay", credentials_secret="passwords", keys_secret="shared")
+    pod = rendered(settings)["StatefulSet malote-relays/acme-relay"]["spec"]["template"]["spec"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert mounts["credentials"] == "/etc/malote/credentials"
+    assert volumes["credentials"]["secret"]["secretName"] == "passwords"
+    assert mounts["keys"] == "/etc/malote/keys"
+    sources = volumes["keys"]["projected"]["sources"]
+    assert [one["secret"]["name"] for one in sources] == ["acme-relay-keys", "shared"]
+    assert volumes["keys"]["projected"]["defaultMode"] == volumes["config"]["secret"]["defaultMode"]
+
+
+def test_another_number_of_processes_starts_new_pods_and_no_other_shared_value_does() -> None:
+    def template(**config: Any) -> Any:
+        settings = changed(SETTINGS, "relay", config=config)
+        return rendered(settings)["StatefulSet malote-relays/acme-relay"]["spec"]["template"]
+
+    assert template(limits={"maxSessions": 5}) == template()
+    assert template(listen={"processes": 2}) != template()
+    assert template(listen={"processes": 2}) != template(listen={"processes": 3})
 
 
 def test_credentials_follow_the_service_binding_convention() -> None:

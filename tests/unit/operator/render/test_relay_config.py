@@ -13,7 +13,7 @@ from tests.unit.operator.policy.worlds import KEY, NO_SPF
 
 from malote_operator.render import relay_config
 from malote_operator.render.secrets import dkim_key, key_files, read_dkim_key, selector
-from malote_operator.settings import Egress, Rehearsal, Settings
+from malote_operator.settings import Bounces, Egress, Rehearsal, Settings
 from malote_operator.settings import Relay as RelaySettings
 from malote_relay import config as relay
 from malote_relay import passwords
@@ -23,10 +23,20 @@ PASSWORDS = {"app": "open-sesame", "news": "second"}
 
 
 def told(
-    decision: Any = None, settings: Settings = SETTINGS, tenant: Any = None, plan: Any = None
+    decision: Any = None,
+    settings: Settings = SETTINGS,
+    tenant: Any = None,
+    plan: Any = None,
+    *,
+    return_paths: bool = False,
 ) -> relay.RelayConfig:
     text = relay_config.render(
-        tenant or worlds.tenant(), plan or worlds.plan(), decision or decide(), PASSWORDS, settings
+        tenant or worlds.tenant(),
+        plan or worlds.plan(),
+        decision or decide(),
+        PASSWORDS,
+        settings,
+        return_paths=return_paths,
     )
     return relay.decode(text)
 
@@ -152,6 +162,79 @@ def test_the_platforms_settings_reach_the_relay() -> None:
     assert config.rehearsal.clock_offset_seconds == 3600
 
 
+def test_what_all_relays_are_told_alike_stands_beside_what_the_operator_decides() -> None:
+    everywhere = {
+        "senderVerification": {"heloName": "callout.example.net", "presentTtl": 60},
+        "delivery": {"maxConnections": 7, "shaping": {"default": {"connections": 2}}},
+        "notices": {"delayAfterSeconds": 0},
+        "submission": {"postmaster": "post@platform.example"},
+        "signIn": {"maxFailuresPerClient": 5},
+    }
+    settings = Settings(relay=RelaySettings(config=everywhere, nameservers=("192.0.2.53",)))
+    tenant = worlds.tenant(
+        senderVerification={"mode": "Off"}, contact={"email": "ana@acme.example", "language": "pt-BR"}
+    )
+    config = told(settings=settings, tenant=tenant)
+    assert config.sender_verification == relay.SenderVerification(
+        mode=relay.SenderMode.OFF, helo_name="callout.example.net", present_ttl=60
+    )
+    assert (config.delivery.max_connections, config.delivery.helo_name) == (7, "acme.out.example.net")
+    assert config.delivery.shaping.default.connections == 2
+    assert config.notices == relay.Notices(language=relay.Language.PORTUGUESE, delay_after_seconds=0)
+    assert config.submission == relay.Submission(open=True, reason="", postmaster="post@platform.example")
+    assert config.sign_in.max_failures_per_client == 5
+    assert config.resolver.nameservers == ("192.0.2.53",)
+
+
+def test_a_plan_says_how_its_tenants_mail_leaves_over_the_platforms_settings() -> None:
+    smart = {"host": "smart.example.net", "username": "malote", "passwordFile": "smart-host"}
+    settings = Settings(
+        egress=Egress(source_address="192.0.2.1"), relay=RelaySettings(config={"delivery": {"smartHost": smart}})
+    )
+    ours = told(settings=settings).delivery
+    assert (ours.helo_name, ours.source_address, ours.socks5) == ("acme.out.example.net", "192.0.2.1", None)
+    assert ours.smart_host == relay.SmartHost(host="smart.example.net", username="malote", password_file="smart-host")
+    plan = worlds.plan(
+        egress={
+            "heloTemplate": "{tenant}.bulk.example.net",
+            "sourceAddress": "192.0.2.2",
+            "smartHost": {"host": "bulk.example.net", "port": 465, "tls": "Implicit"},
+            "socks5": {"host": "192.0.2.3", "username": "u", "passwordFile": "proxy"},
+        }
+    )
+    its = told(settings=settings, plan=plan).delivery
+    assert (its.helo_name, its.source_address) == ("acme.bulk.example.net", "192.0.2.2")
+    assert its.smart_host == relay.SmartHost(host="bulk.example.net", port=465, tls=relay.SmartHostTls.IMPLICIT)
+    assert its.socks5 == relay.Socks5(host="192.0.2.3", username="u", password_file="proxy")
+
+
+def test_without_its_plan_mail_leaves_as_it_did_and_its_bounces_are_still_taken() -> None:
+    plan = worlds.plan(egress={"heloTemplate": "bulk.example.net", "socks5": {"host": "192.0.2.3"}})
+    before = relay_config.render(worlds.tenant(), plan, decide(), PASSWORDS, SETTINGS, return_paths=True)
+    text = relay_config.render_without_plan(worlds.tenant(), decide(replace(IN_ORDER, plan=None)), before, SETTINGS)
+    assert text is not None
+    assert relay.decode(text).delivery == relay.decode(before).delivery
+    assert relay.decode(text).bounces == relay.decode(before).bounces
+    assert relay.decode(text).listen.bounce_port == 2525
+
+
+def test_bounces_are_taken_in_where_there_is_a_secret_and_come_back_by_the_domains_own_host() -> None:
+    settings = Settings(bounces=Bounces(enabled=True))
+    (returning,) = (replace(one, return_path="bounces.acme.example") for one in decide().domains)
+    decision = replace(decide(), domains=(returning,))
+    config = told(decision, settings, return_paths=True)
+    assert config.listen.bounce_port == 2525
+    assert config.bounces.secrets == ("return-paths.secret",)
+    assert [one.return_path for one in config.domains] == ["bounces.acme.example"]
+    lost = replace(returning, keys=())
+    refused = told(replace(decision, domains=(lost,)), settings, return_paths=True)
+    assert [(one.sending, one.return_path) for one in refused.domains] == [(False, "bounces.acme.example")]
+    without = told(decision, settings)
+    assert without.listen.bounce_port is None
+    assert without.bounces.secrets == ()
+    assert [one.return_path for one in without.domains] == [""]
+
+
 def test_every_value_that_the_kinds_offer_is_one_the_relay_knows() -> None:
     from malote_operator.api import plan as plan_api
     from malote_operator.api import tenant as tenant_api
@@ -161,6 +244,8 @@ def test_every_value_that_the_kinds_offer_is_one_the_relay_knows() -> None:
         (tenant_api.AccountClass, relay.AccountClass),
         (tenant_api.SenderMode, relay.SenderMode),
         (tenant_api.UnknownSender, relay.UnknownSender),
+        (tenant_api.Language, relay.Language),
+        (plan_api.SmartHostTls, relay.SmartHostTls),
     ]
     for offered, known in pairs:
         assert {one.value for one in offered} == {one.value for one in known}

@@ -1,0 +1,137 @@
+"""One visit of a tenant, down to the files that its relay's pods find: the relay itself takes them in."""
+
+from __future__ import annotations
+
+import base64
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from malote_operator.kube.kinds import PLAN, TENANT, Kind
+from malote_operator.reconcile.assembly import Operator, assemble
+from malote_operator.reconcile.queue import Key
+from malote_operator.reconcile.relaypods import RelayPods
+from malote_operator.settings import Bounces, Relay, Settings
+from malote_relay import reload
+from malote_relay.config import SmartHost, decode
+
+RELAYS = "malote-relays"
+SPEC = {
+    "planRef": {"name": "p"},
+    "contact": {"email": "ana@acme.example", "language": "pt-BR"},
+    "approval": {"approved": True},
+    "accounts": [{"name": "app"}],
+}
+SMART = {"host": "smart.example.net", "username": "malote", "passwordFile": "smart-host"}
+CONFIG = {"delivery": {"smartHost": SMART}, "limits": {"maxSessions": 7}}
+
+
+class Server:
+    """Keeps what is applied, as an API server would show it."""
+
+    def __init__(self) -> None:
+        self.objects: dict[tuple[str, str], dict[str, Any]] = {}
+        self.version = 10
+
+    async def find(self, kind: Kind, name: str, namespace: str = "") -> dict[str, Any] | None:
+        return copy.deepcopy(self.objects.get((kind.name, name)))
+
+    async def create(self, kind: Kind, body: dict[str, Any]) -> dict[str, Any]:
+        return await self.apply(kind, body)
+
+    async def apply(self, kind: Kind, body: dict[str, Any], *, subresource: str = "") -> dict[str, Any]:
+        self.version += 1
+        written = {key: value for key, value in body.items() if key not in {"apiVersion", "kind", "metadata"}}
+        fields = _fields(written)
+        managed = [{"manager": "malote-operator", "operation": "Apply", "fieldsV1": fields}]
+        name = body["metadata"]["name"]
+        metadata = body["metadata"] | {"resourceVersion": str(self.version), "uid": "u", "managedFields": managed}
+        before = self.objects.get((kind.name, name), {}) if subresource else {}
+        if kind is TENANT:
+            before = {"spec": SPEC}
+        self.objects[kind.name, name] = before | body | {"metadata": metadata}
+        return copy.deepcopy(self.objects[kind.name, name])
+
+    async def replace(self, kind: Kind, body: dict[str, Any]) -> dict[str, Any]:
+        return await self.apply(kind, body)
+
+    def data(self, secret: str) -> dict[str, bytes]:
+        found = self.objects["Secret", secret].get("data", {})
+        return {key: base64.b64decode(value) for key, value in found.items()}
+
+
+def _fields(written: Any) -> Any:
+    return {f"f:{key}": _fields(value) for key, value in written.items()} if isinstance(written, dict) else {}
+
+
+def started(settings: Settings, server: Server, plan: dict[str, Any]) -> Operator:
+    pods = RelayPods(server, RELAYS)  # type: ignore[arg-type]  # only what is used
+    made = assemble(settings, server, pods, identity="me", operator_namespace="malote")  # type: ignore[arg-type]
+    made.context.leading = True
+    common = {"uid": "u", "resourceVersion": "1"}
+    made.context.cache.update(PLAN, {"metadata": {"name": "p", **common}, "spec": {"messagesPerHour": 1, **plan}})
+    made.context.cache.update(TENANT, {"metadata": {"name": "acme", **common}, "spec": SPEC})
+    return made
+
+
+async def visited(settings: Settings, server: Server | None = None, **plan: Any) -> Server:
+    server = server or Server()
+    operator = started(settings, server, plan)
+    await operator.engine._reconcilers[TENANT.name](Key(TENANT.name, "", "acme"))
+    return server
+
+
+def directory(server: Server, place: Path, credentials: dict[str, bytes]) -> Path:
+    """What a pod's volumes hold."""
+    for folder, files in (
+        ("config", server.data("acme-relay")),
+        ("keys", server.data("acme-relay-keys")),
+        ("tls", server.data("acme-tls")),
+        ("credentials", credentials),
+    ):
+        (place / folder).mkdir()
+        for name, content in files.items():
+            (place / folder / name).write_bytes(content)
+    return place
+
+
+async def test_the_relay_takes_what_the_platform_says_with_the_password_and_the_secret(tmp_path: Path) -> None:
+    settings = Settings(bounces=Bounces(enabled=True), relay=Relay(config=CONFIG, credentials_secret="passwords"))
+    server = await visited(settings)
+    loaded = reload.load(directory(server, tmp_path, {"smart-host": b"open-sesame"}))
+    assert loaded.config.limits.max_sessions == 7
+    assert loaded.config.delivery.smart_host == SmartHost(
+        host="smart.example.net", username="malote", password_file="smart-host"
+    )
+    assert loaded.credentials == {"smart-host": "open-sesame"}
+    assert loaded.config.notices.language == "pt-BR"
+    assert loaded.config.listen.bounce_port == 2525
+    assert server.data("acme-relay-keys") == server.data("acme-return-paths")
+
+
+async def test_without_any_of_it_nothing_is_there(tmp_path: Path) -> None:
+    server = await visited(Settings())
+    config = reload.load(directory(server, tmp_path, {})).config
+    assert (config.listen.bounce_port, config.bounces.secrets, config.delivery.smart_host) == (None, (), None)
+    assert server.data("acme-relay-keys") == {}
+    assert ("Secret", "acme-return-paths") not in server.objects
+
+
+@pytest.mark.parametrize("lost", [(), ("acme-return-paths",), ("acme-relay-keys",)])
+async def test_the_secret_of_return_paths_outlives_operators_and_a_lost_copy(
+    lost: tuple[str, ...],
+) -> None:
+    settings = Settings(bounces=Bounces(enabled=True))
+    server = await visited(settings)
+    before = server.data("acme-return-paths")
+    for name in lost:
+        del server.objects["Secret", name]
+    await visited(settings, server)
+    assert server.data("acme-return-paths") == server.data("acme-relay-keys") == before
+
+
+async def test_a_plans_egress_reaches_its_relays() -> None:
+    server = await visited(Settings(), egress={"heloTemplate": "{tenant}.bulk.example.net"})
+    assert decode(server.data("acme-relay")["relay.json"]).delivery.helo_name == "acme.bulk.example.net"

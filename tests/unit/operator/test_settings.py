@@ -1,0 +1,94 @@
+"""What a platform team writes for all relays: taken as the relay takes it, or refused with the relay's own words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from malote_operator import fleet
+from malote_operator.settings import SettingsError, load
+from malote_relay.config import ConfigError, Plan, RelayConfig, SmartHost
+
+
+def fields(struct: Any, path: str = "") -> set[str]:
+    """Every field of a configuration by its name in JSON, and every section."""
+    found = set()
+    for field in msgspec.structs.fields(struct):
+        name = f"{path}.{field.encode_name}".lstrip(".")
+        found.add(name)
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            found |= fields(field.type, name)
+    return found
+
+
+def test_nothing_said_is_the_relays_own_default() -> None:
+    told = fleet.base({})
+    bare = RelayConfig(tenant="t", hostname="h", plan=Plan(name="p", messages_per_hour=1), delivery=told.delivery)
+    for section in ("submission", "sender_verification", "notices", "bounces", "suppression", "account_pause",
+                    "resolver", "listen", "limits", "sign_in", "trace", "rehearsal"):  # fmt: skip
+        assert getattr(told, section) == getattr(bare, section)
+    defaults = {name: getattr(told.delivery, name) for name in told.delivery.__struct_fields__ if name != "helo_name"}
+    assert defaults == {
+        name: default
+        for field in msgspec.structs.fields(type(told.delivery))
+        if (name := field.name) != "helo_name"
+        for default in [field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default]
+    }
+
+
+def test_what_is_said_reaches_the_relays_own_schema() -> None:
+    told = fleet.base(
+        {
+            "delivery": {"smartHost": {"host": "smart.example.net"}, "shaping": {"default": {"connections": 3}}},
+            "listen": {"processes": 2},
+            "resolver": {"validating": True},
+        }
+    )
+    assert told.delivery.smart_host == SmartHost(host="smart.example.net")
+    assert told.delivery.shaping.default.connections == 3
+    assert told.listen.processes == 2
+    assert told.resolver.validating
+
+
+@pytest.mark.parametrize("field", fleet.DECIDED)
+def test_what_the_operator_decides_is_refused_with_where_it_is_said(field: str) -> None:
+    section, _, name = field.partition(".")
+    with pytest.raises(ConfigError, match=f"^{field} cannot be set here: [a-z ']"):
+        fleet.base({section: {name: "x"}} if name else {section: "x"})
+
+
+def test_every_refused_field_is_one_that_the_relay_knows() -> None:
+    assert set(fleet.DECIDED) <= fields(RelayConfig)
+
+
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        ("{limits: {maxSessions: 0}}", "Expected `int` >= 1 - at `$.limits.maxSessions`"),
+        ("{limits: {maxSesions: 5}}", "unknown field `maxSesions` - at `$.limits`"),
+        ("{limit: {}}", "unknown field `limit`"),
+        ("{delivery: 5}", "Expected `object`, got `int` - at `$.delivery`"),
+        ("{delivery: }", "Expected `object`, got `null` - at `$.delivery`"),
+        ("{delivery: {smartHost: {host: 'a b'}}}", "delivery.smartHost.host: 'a b' is neither a host name nor"),
+        ("{listen: {proxyNetworks: [10.0.0.0]}, senderVerification: {heloName: '!'}}", "senderVerification.heloName"),
+        ("{delivery: {heloName: a.example}}", "delivery.heloName cannot be set here: write egress.heloTemplate"),
+        ("[]", "Expected `object`, got `array` - at `$.relay.config`"),
+    ],
+)
+def test_a_wrong_value_is_told_at_the_operators_start(tmp_path: Path, written: str, says: str) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(f"relay:\n  config: {written}\n")
+    with pytest.raises(SettingsError) as caught:
+        load(file)
+    assert says in str(caught.value)
+    assert str(caught.value).startswith(f"{file}: ")
+    assert "relay.json" not in str(caught.value)
+
+
+def test_a_right_one_is_taken(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("relay:\n  config: {suppression: {bounceDays: 60}}\n")
+    assert fleet.base(load(file).relay.config).suppression.bounce_days == 60
