@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+import yaml
 
 from malote_operator import fleet
 from malote_operator.settings import SettingsError, load
 from malote_relay.config import ConfigError, Plan, RelayConfig, SmartHost
+
+ROOT = Path(__file__).parents[3]
 
 
 def fields(struct: Any, path: str = "") -> set[str]:
@@ -86,6 +90,31 @@ def test_a_wrong_value_is_told_at_the_operators_start(tmp_path: Path, written: s
     assert says in str(caught.value)
     assert str(caught.value).startswith(f"{file}: ")
     assert "relay.json" not in str(caught.value)
+
+
+def test_what_the_documents_show_can_be_written() -> None:
+    (shaping,) = re.findall(r"^```yaml\n(relay:\n.*?)^```$", (ROOT / "docs/operations.md").read_text(), re.M | re.S)
+    assert fleet.base(yaml.safe_load(shaping)["relay"]["config"]).delivery.shaping.providers
+    shown = re.findall(r"^  #   (\w+: \{.*\})$", (ROOT / "charts/malote/values.yaml").read_text(), re.M)
+    assert len(shown) >= 5
+    assert fleet.base({key: value for line in shown for key, value in yaml.safe_load(line).items()})
+
+
+def test_the_fields_that_operations_lists_are_the_relays() -> None:
+    text = (
+        (ROOT / "docs/operations.md")
+        .read_text()
+        .partition("## What all relays are told")[2]
+        .partition("Passwords")[0]
+    )
+    known = fields(RelayConfig)
+    rows = re.findall(r"^\| (`.*?`) \| (.*) \|$", text, re.M)
+    assert len(rows) == 8
+    for sections, examples in rows:
+        names = re.findall(r"`([\w.]+)`", sections)
+        assert set(names) <= known
+        if len(names) == 1:
+            assert {f"{names[0]}.{name}" for name in re.findall(r"`(\w+)`", examples)} <= known
 
 
 def test_a_right_one_is_taken(tmp_path: Path) -> None:
