@@ -151,6 +151,7 @@ WRONG = [
     (TENANT, "spec.senderVerification", {"mode": "List"}, "mode List needs the addresses that may send"),
     (TENANT, "spec.senderVerification", {"mode": "List", "senders": ["x"]}, "write an e-mail address"),
     (TENANT, "spec.senderVerification", {"mode": False}, "must be of type string"),
+    (TENANT, "spec.egress.socks5", {"host": "proxy:1080"}, "write a host name such as smart.example.net"),
     (TENANT, "spec.acounts", [], 'unknown field "spec.acounts"'),
     # SendingDomain
     (DOMAIN, "spec.domain", "Initech.Example", "write the domain in lower case: initech.example"),
@@ -215,6 +216,7 @@ RIGHT = [
     (TENANT, "metadata.name", "a" * 40),
     (TENANT, "metadata.name", "smtp-services"),
     (TENANT, "spec.senderVerification", {"mode": "Off"}),
+    (TENANT, "spec.egress", {"heloTemplate": "out.initech.example", "smartHost": {"host": "smart.example.net"}}),
     (TENANT, "spec.contact", {"email": "ana.souza+x@sub.acme.example", "language": "pt-BR"}),
     (TENANT, "spec.accounts", [{"name": "app"}, {"name": "news-2", "class": "Bulk", "suspended": True}]),
     (TENANT, "spec.billing", {"paidUntil": "2026-12-31", "cycle": "Annual", "emails": ["a@b.example"]}),

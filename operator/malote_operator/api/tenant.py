@@ -7,6 +7,7 @@ import enum
 
 import msgspec
 
+from .egress import Egress
 from .meta import Condition, LocalReference, Metadata, Struct
 
 
@@ -115,6 +116,7 @@ class TenantSpec(Struct, frozen=True, kw_only=True):
     billing: Billing = Billing()
     accounts: tuple[Account, ...] = ()
     sender_verification: SenderVerification = SenderVerification()
+    egress: Egress = Egress()
 
 
 class Endpoint(Struct, frozen=True, kw_only=True):

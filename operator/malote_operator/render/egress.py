@@ -1,42 +1,37 @@
-"""How a tenant's mail leaves: what the plan says of it, over what the platform's settings say."""
+"""How a tenant's mail leaves: what the Tenant says of it, over what its Plan says, over the platform's settings."""
 
 from __future__ import annotations
 
 from msgspec.structs import replace
 
 from malote_operator import fleet
+from malote_operator.api.egress import SmartHost, Socks5
 from malote_operator.api.plan import Plan
+from malote_operator.api.tenant import Tenant
 from malote_operator.settings import Settings
 from malote_relay import config as relay
 
 HTTPS = 443
 
 
-def delivery(tenant: str, plan: Plan, settings: Settings) -> relay.Delivery:
+def delivery(tenant: Tenant, plan: Plan, settings: Settings) -> relay.Delivery:
     """The relay's `delivery`, but for whether it is frozen."""
-    ours, egress = fleet.base(settings.relay.config).delivery, plan.spec.egress
-    smart, socks = egress.smart_host, egress.socks5
-    return replace(
-        ours,
-        helo_name=(egress.helo_template or settings.egress.helo_template).replace("{tenant}", tenant),
-        source_address=egress.source_address or settings.egress.source_address,
+    chosen = replace(
+        fleet.base(settings.relay.config).delivery,
+        helo_name=settings.egress.helo_template,
+        source_address=settings.egress.source_address,
         smtp_port=settings.egress.smtp_port,
         allow_networks=settings.egress.allow_networks,
-        smart_host=relay.SmartHost(
-            host=smart.host,
-            port=smart.port,
-            tls=relay.SmartHostTls(smart.tls.value),
-            username=smart.username,
-            password_file=smart.password_file,
-        )
-        if smart is not None
-        else ours.smart_host,
-        socks5=relay.Socks5(
-            host=socks.host, port=socks.port, username=socks.username, password_file=socks.password_file
-        )
-        if socks is not None
-        else ours.socks5,
     )
+    for said in (plan.spec.egress, tenant.spec.egress):
+        chosen = replace(
+            chosen,
+            helo_name=said.helo_template or chosen.helo_name,
+            source_address=said.source_address or chosen.source_address,
+            smart_host=_smart_host(said.smart_host) or chosen.smart_host,
+            socks5=_socks5(said.socks5) or chosen.socks5,
+        )
+    return replace(chosen, helo_name=chosen.helo_name.replace("{tenant}", tenant.metadata.name))
 
 
 def ports(chosen: relay.Delivery) -> tuple[int, ...]:
@@ -48,3 +43,21 @@ def ports(chosen: relay.Delivery) -> tuple[int, ...]:
     if chosen.tls_reports.enabled:
         wanted.append(HTTPS)  # a domain may want its reports at a URL
     return tuple(dict.fromkeys(wanted))
+
+
+def _smart_host(said: SmartHost | None) -> relay.SmartHost | None:
+    if said is None:
+        return None
+    return relay.SmartHost(
+        host=said.host,
+        port=said.port,
+        tls=relay.SmartHostTls(said.tls.value),
+        username=said.username,
+        password_file=said.password_file,
+    )
+
+
+def _socks5(said: Socks5 | None) -> relay.Socks5 | None:
+    if said is None:
+        return None
+    return relay.Socks5(host=said.host, port=said.port, username=said.username, password_file=said.password_file)

@@ -20,7 +20,7 @@ def render(tenant: Tenant, plan: Plan, settings: Settings, operator_namespace: s
     """The policy. Kubelet probes come from the pod's node and pass in any case."""
     name = tenant.metadata.name
     bounces = [_port(BOUNCE_PORT)] if settings.bounces.enabled else []
-    outgoing = egress.ports(egress.delivery(name, plan, settings))
+    outgoing = egress.ports(egress.delivery(tenant, plan, settings))
     body = manifest("networking.k8s.io/v1", "NetworkPolicy", tenant, names.relay(name), settings.relay_namespace)
     body["spec"] = {
         "podSelector": {"matchLabels": relay_selector(name)},

@@ -49,7 +49,7 @@ def render(
         for account in decision.accounts
         if account.name in passwords
     )
-    delivery = egress.delivery(name, plan, settings)
+    delivery = egress.delivery(tenant, plan, settings)
     secrets = (RETURN_PATHS_FILE,) if return_paths else ()
     return _text(tenant, _plan(plan), accounts, decision, settings, delivery, secrets)
 

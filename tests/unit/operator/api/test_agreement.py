@@ -143,6 +143,13 @@ def test_crds_have_what_the_interfaces_promise(plural: str) -> None:
         assert status["conditions"]["x-kubernetes-list-map-keys"] == ["type"]
 
 
+def test_plans_and_tenants_say_the_same_way_how_mail_leaves() -> None:
+    of_plans, of_tenants = (
+        schema(plural)["properties"]["spec"]["properties"]["egress"] for plural in ("plans", "tenants")
+    )
+    assert of_plans["properties"] == of_tenants["properties"]
+
+
 def test_the_walk_sees_a_difference() -> None:
     """The test above would be worthless if it could not fail."""
     changes: tuple[Callable[[dict[str, Any]], object], ...] = (

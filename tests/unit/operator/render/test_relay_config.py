@@ -186,6 +186,14 @@ def test_what_all_relays_are_told_alike_stands_beside_what_the_operator_decides(
     assert config.resolver.nameservers == ("192.0.2.53",)
 
 
+def test_a_tenant_says_how_its_mail_leaves_over_its_plan() -> None:
+    plan = worlds.plan(egress={"heloTemplate": "{tenant}.bulk.example.net", "sourceAddress": "192.0.2.2"})
+    tenant = worlds.tenant(egress={"sourceAddress": "192.0.2.9", "smartHost": {"host": "acme.example.net"}})
+    its = told(tenant=tenant, plan=plan).delivery
+    assert (its.helo_name, its.source_address) == ("acme.bulk.example.net", "192.0.2.9")
+    assert its.smart_host == relay.SmartHost(host="acme.example.net")
+
+
 def test_a_plan_says_how_its_tenants_mail_leaves_over_the_platforms_settings() -> None:
     smart = {"host": "smart.example.net", "username": "malote", "passwordFile": "smart-host"}
     settings = Settings(
@@ -236,6 +244,7 @@ def test_bounces_are_taken_in_where_there_is_a_secret_and_come_back_by_the_domai
 
 
 def test_every_value_that_the_kinds_offer_is_one_the_relay_knows() -> None:
+    from malote_operator.api import egress as egress_api
     from malote_operator.api import plan as plan_api
     from malote_operator.api import tenant as tenant_api
 
@@ -245,7 +254,7 @@ def test_every_value_that_the_kinds_offer_is_one_the_relay_knows() -> None:
         (tenant_api.SenderMode, relay.SenderMode),
         (tenant_api.UnknownSender, relay.UnknownSender),
         (tenant_api.Language, relay.Language),
-        (plan_api.SmartHostTls, relay.SmartHostTls),
+        (egress_api.SmartHostTls, relay.SmartHostTls),
     ]
     for offered, known in pairs:
         assert {one.value for one in offered} == {one.value for one in known}
