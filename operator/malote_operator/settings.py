@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from malote_relay.config import ConfigError
+from malote_relay.config import ConfigError, RelayConfig
 
 from . import fleet
 
@@ -176,9 +176,21 @@ def load(path: Path) -> Settings:
     except (OSError, msgspec.DecodeError) as error:
         raise SettingsError(f"{path}: {error}") from error
     try:
-        fleet.base(settings.relay.config)
+        everywhere = fleet.base(settings.relay.config)
     except ConfigError as error:
         raise SettingsError(f"{path}: relay.config: {error}") from error
+    if said := _without_files(settings.relay, everywhere):
+        raise SettingsError(f"{path}: relay.config: {said}")
     if settings.notices.host and "@" not in settings.notices.from_address:
         raise SettingsError(f"{path}: notices.fromAddress: write the address that notices come from")
     return settings
+
+
+def _without_files(given: Relay, everywhere: RelayConfig) -> str:
+    """What all relays would look for in vain, and would therefore refuse any change until it is there."""
+    for field, server in (("smartHost", everywhere.delivery.smart_host), ("socks5", everywhere.delivery.socks5)):
+        if server is not None and server.password_file and not given.credentials_secret:
+            return f"delivery.{field}.passwordFile: name the Secret that holds it in relay.credentialsSecret"
+    if everywhere.notices.keys and not given.keys_secret:
+        return "notices.keys: name the Secret that holds them in relay.keysSecret"
+    return ""

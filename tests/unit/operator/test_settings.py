@@ -79,6 +79,11 @@ def test_every_refused_field_is_one_that_the_relay_knows() -> None:
         ("{delivery: {smartHost: {host: 'a b'}}}", "delivery.smartHost.host: 'a b' is neither a host name nor"),
         ("{listen: {proxyNetworks: [10.0.0.0]}, senderVerification: {heloName: '!'}}", "senderVerification.heloName"),
         ("{delivery: {heloName: a.example}}", "delivery.heloName cannot be set here: write egress.heloTemplate"),
+        (
+            "{delivery: {smartHost: {host: a.example, username: u, passwordFile: p}}}",
+            "delivery.smartHost.passwordFile: name the Secret that holds it in relay.credentialsSecret",
+        ),
+        ("{notices: {keys: [{selector: m1, file: n.pem}]}}", "name the Secret that holds them in relay.keysSecret"),
         ("[]", "Expected `object`, got `array` - at `$.relay.config`"),
     ],
 )
@@ -90,6 +95,19 @@ def test_a_wrong_value_is_told_at_the_operators_start(tmp_path: Path, written: s
     assert says in str(caught.value)
     assert str(caught.value).startswith(f"{file}: ")
     assert "relay.json" not in str(caught.value)
+
+
+def test_passwords_and_keys_may_be_named_where_a_secret_holds_them(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(
+        "relay:\n"
+        "  config:\n"
+        "    delivery: {socks5: {host: a.example, username: u, passwordFile: p}}\n"
+        "    notices: {keys: [{selector: m1, file: n.pem}]}\n"
+        "  credentialsSecret: passwords\n"
+        "  keysSecret: shared\n"
+    )
+    assert load(file).relay.keys_secret == "shared"
 
 
 def test_what_the_documents_show_can_be_written() -> None:
