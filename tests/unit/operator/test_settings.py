@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,12 @@ def test_passwords_and_keys_may_be_named_where_a_secret_holds_them(tmp_path: Pat
         "  keysSecret: shared\n"
     )
     assert load(file).relay.keys_secret == "shared"
+
+
+def test_the_chart_knows_the_sections_of_the_relays_schema() -> None:
+    values = json.loads((ROOT / "charts/malote/values.schema.json").read_text())["properties"]
+    sections = {field.encode_name for field in msgspec.structs.fields(RelayConfig)}
+    assert set(values["relay"]["properties"]["config"]["properties"]) == sections - set(fleet.DECIDED)
 
 
 def test_what_the_documents_show_can_be_written() -> None:

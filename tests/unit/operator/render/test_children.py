@@ -11,10 +11,11 @@ from tests.unit.operator.policy import worlds
 from tests.unit.operator.policy.test_tenant import IN_ORDER, decide
 
 from malote_operator.policy.model import DomainDecision, TenantDecision
-from malote_operator.render import spool, state
+from malote_operator.render import spool, state, stateful_set
 from malote_operator.render.children import Material, children
 from malote_operator.render.claim import domain_claim
 from malote_operator.settings import Settings
+from malote_relay.control.program import DEFAULT_SPOOL
 
 SETTINGS = Settings()
 OPERATOR_NAMESPACE = "malote-system"
@@ -107,6 +108,10 @@ def test_the_relay_finds_its_files_where_its_arguments_say() -> None:
     }
     assert set(data(rendered()["Secret malote-relays/acme-relay"])) == {"relay.json"}
     assert set(data(rendered()["Secret malote-relays/acme-tls"])) == {"tls.crt", "tls.key"}
+
+
+def test_who_enters_a_pod_need_not_say_where_the_spool_is() -> None:
+    assert stateful_set.SPOOL_DIRECTORY == DEFAULT_SPOOL
 
 
 def test_nothing_in_the_pod_template_follows_the_configuration() -> None:
