@@ -1,7 +1,6 @@
 """The message that a report is about, found among the events, and the event that is added to them.
 
-An event added here has the status `bounced` or `complained` and is otherwise a copy of the delivery's. Bounces come
-seldom: only a relay that takes them in has the index by message.
+An event added here has the status `bounced` or `complained` and is otherwise a copy of the delivery's.
 """
 
 from __future__ import annotations
@@ -48,11 +47,6 @@ class Matched:
     account: str
     recipient: str
     known: bool
-
-
-def prepare(connection: sqlite3.Connection) -> None:
-    """What looking messages up needs; harmless when it is there."""
-    connection.execute("CREATE INDEX IF NOT EXISTS events_by_message ON events (message)")
 
 
 def recording(report: Report) -> Callable[[sqlite3.Connection], Matched | None]:

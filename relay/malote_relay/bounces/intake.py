@@ -100,10 +100,6 @@ class Intake:
         self._clock = clock
         self._metrics = metrics
 
-    async def open(self) -> None:
-        """Make ready. Raises StoreError."""
-        await self._tables.write(events.prepare)
-
     def address(self, path: str) -> Address:
         """What a recipient's address stands for. Raises NotOurs."""
         if path.lower() in {one.lower() for one in self._config().bounces.feedback_addresses}:

@@ -37,8 +37,7 @@ class BounceServer:
         self.port = 0
 
     async def start(self, address: str, port: int) -> None:
-        """Listen; 0 lets the system choose the port. Raises StoreError, and OSError with words for people."""
-        await self._intake.open()
+        """Listen; 0 lets the system choose the port. Raises OSError with words for people."""
         loop = asyncio.get_running_loop()
         try:
             self._server = await loop.create_server(self._session, address or None, port, backlog=_BACKLOG)
