@@ -1,8 +1,12 @@
-"""Who runs a mail host: known from the names of MX hosts, kept as data (providers.toml) with the limits that fit."""
+"""Who runs a mail host: known from the names of MX hosts, kept as data (providers.toml) with the limits that fit.
+
+By these names rules about replies (`rules`) say whose words they know, and the configuration whose limits it sets.
+"""
 
 from __future__ import annotations
 
 import functools
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,6 +17,12 @@ import msgspec
 from malote_relay.config.shaping import ProviderShaping, ShapingLimits, TogetherLimits
 
 FILE: Final = Path(__file__).with_name("providers.toml")
+
+_SUFFIX: Final = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+")
+
+
+class BadProviders(ValueError):
+    """The data cannot be used; the message says which file, which provider and why."""
 
 
 class Together(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,8 +61,8 @@ class Providers:
         self._by_suffix = {suffix: name for name, one in providers.items() for suffix in one.suffixes}
 
     def of(self, host: str) -> str:
-        """The name of the provider that runs a host; "" for one unknown."""
-        name = host.rstrip(".").lower()
+        """Who runs a mail host, by its name: "" when unknown. `host` may carry an address: ``mx.example[::1]``."""
+        name = host.partition("[")[0].rstrip(".").lower()
         while name:
             if found := self._by_suffix.get(name):
                 return found
@@ -64,7 +74,20 @@ class Providers:
         return next((found for host in hosts if (found := self.of(host))), "")
 
 
+def load(path: Path) -> Providers:
+    """Read a file of providers. Raises BadProviders, OSError."""
+    try:
+        found = msgspec.convert(tomllib.loads(path.read_text("utf-8")), dict[str, Provider])
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise BadProviders(f"{path.name}: {error}") from error
+    for name, provider in found.items():
+        for suffix in provider.suffixes:
+            if not _SUFFIX.fullmatch(suffix):
+                raise BadProviders(f"{path.name}: provider {name}: {suffix!r} is no lower-case host name")
+    return Providers(found)
+
+
 @functools.cache
 def known() -> Providers:
     """Those in the file that comes with the relay."""
-    return Providers(msgspec.convert(tomllib.loads(FILE.read_text("utf-8")), dict[str, Provider]))
+    return load(FILE)

@@ -1,7 +1,7 @@
 """Rules about replies, kept as data: read from TOML, checked, and applied in microseconds.
 
-A rule names conditions (the MX host's provider, reply codes, enhanced codes, temporary or not, phrases), all of which
-must hold, and the class it gives. The first rule that fits decides.
+A rule names conditions (the MX host's provider, as in `providers`; reply codes, enhanced codes, temporary or not,
+phrases), all of which must hold, and the class it gives. The first rule that fits decides.
 
 Phrases are words, not regular expressions: both they and the reply are reduced to lower-case words without accents,
 punctuation and mail addresses (an address called spam@ must not make a reply one about spam). In a phrase, ``(a|b)``
@@ -21,6 +21,7 @@ from typing import Final
 
 import msgspec
 
+from malote_relay.delivery.providers import Providers, known
 from malote_relay.delivery.reply import Reply
 
 GAP: Final = 60
@@ -34,7 +35,6 @@ _BEGUN = re.compile(r"(?<=\w)\*")
 _BEGINNING = 3
 _ENHANCED = re.compile(r"\d{1,3}\.\d{1,3}|")
 _IN_TEXT = re.compile(r"#([45])\.(\d{1,3}\.\d{1,3})\b")
-_SUFFIX = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+")
 
 
 class BadRules(ValueError):
@@ -59,7 +59,6 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     classes: dict[str, str]
-    providers: dict[str, tuple[str, ...]] = {}
     rules: tuple[Rule, ...]
 
 
@@ -116,11 +115,10 @@ def first_words(phrase: str) -> set[str]:
 class Rules:
     """Rules ready for use. `classes` gives the meaning of each class."""
 
-    def __init__(self, classes: Mapping[str, str], providers: Mapping[str, Iterable[str]], rules: Iterable[Rule]):
+    def __init__(self, classes: Mapping[str, str], providers: Providers, rules: Iterable[Rule]):
         self.classes = dict(classes)
         self.rules = tuple(rules)
-        self.providers = frozenset(providers)
-        self._providers = {suffix: name for name, suffixes in providers.items() for suffix in suffixes}
+        self._providers = providers
         self._by_word: dict[str, list[_Phrase]] = {}
         self._by_beginning: dict[str, list[tuple[str, _Phrase]]] = {}
         self._without_text: list[tuple[int, Rule]] = []
@@ -133,8 +131,9 @@ class Rules:
     def _add(self, number: int, rule: Rule) -> None:
         if rule.bounce_class not in self.classes:
             raise ValueError(f"no such class; there are {', '.join(self.classes)}")
-        if rule.provider and rule.provider not in self.providers:
-            raise ValueError(f"no such provider as {rule.provider!r}; there are {', '.join(sorted(self.providers))}")
+        if rule.provider and rule.provider not in self._providers.by_name:
+            known_ones = ", ".join(sorted(self._providers.by_name))
+            raise ValueError(f"no such provider as {rule.provider!r}; there are {known_ones}")
         if not (rule.provider or rule.codes or rule.enhanced or rule.text or rule.temporary is not None):
             raise ValueError("it has no condition and would hide every rule after it")
         for code in rule.codes:
@@ -153,18 +152,9 @@ class Rules:
                 else:
                     self._by_word.setdefault(word, []).append(phrase)
 
-    def provider(self, host: str) -> str:
-        """Who runs a mail host, by its name: "" when unknown. `host` may carry an address: ``mx.example[::1]``."""
-        name = host.partition("[")[0].rstrip(".").lower()
-        while name:
-            if found := self._providers.get(name):
-                return found
-            name = name.partition(".")[2]
-        return ""
-
     def find(self, reply: Reply, host: str = "") -> Rule | None:
-        """The first rule that fits a reply of `host`."""
-        provider = self.provider(host)
+        """The first rule that fits a reply of `host`, whose name may carry an address: ``mx.example[::1]``."""
+        provider = self._providers.of(host)
         said = str(reply)
         enhanced = reply.enhanced[2:]
         if not enhanced and "#" in said and (found := _IN_TEXT.search(said)):
@@ -203,14 +193,10 @@ def _holds(rule: Rule, reply: Reply, provider: str, enhanced: str) -> bool:
     )
 
 
-def load(path: Path) -> Rules:
-    """Read a file of rules. Raises BadRules, OSError."""
+def load(path: Path, providers: Providers | None = None) -> Rules:
+    """Read a file of rules; about the `providers` we know unless others are given. Raises BadRules, OSError."""
     try:
         found = msgspec.convert(tomllib.loads(path.read_text("utf-8")), _File)
-        for name, suffixes in found.providers.items():
-            for suffix in suffixes:
-                if not _SUFFIX.fullmatch(suffix):
-                    raise BadRules(f"provider {name}: {suffix!r} is no lower-case host name")
-        return Rules(found.classes, found.providers, found.rules)
+        return Rules(found.classes, providers or known(), found.rules)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError, BadRules) as error:
         raise BadRules(f"{path.name}: {error}") from error

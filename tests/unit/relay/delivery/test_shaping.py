@@ -20,7 +20,6 @@ from malote_relay.config import (
     decode,
     encode,
 )
-from malote_relay.delivery.providers import Provider, Providers, known
 from malote_relay.delivery.reply import Failure, Reply
 from malote_relay.delivery.shaping import (
     LONGEST_PAUSE_SECONDS,
@@ -310,26 +309,3 @@ def test_a_destination_that_is_no_name_is_refused_when_the_configuration_is_read
     for name in ("", "Dest.example", "dest.example.", "*.example", "a b"):
         with pytest.raises(ConfigError, match=r"delivery\.shaping\.destinations"):
             decode(config(name))
-
-
-def test_providers_are_known_by_their_hosts_and_by_nothing_else() -> None:
-    providers = known()
-    assert providers.of("gmail-smtp-in.l.google.com") == "google"
-    assert providers.of("ACME-com.mail.protection.outlook.com.") == "microsoft365"
-    assert providers.of("hotmail-com.olc.protection.outlook.com") == "outlook"
-    assert providers.of("mta5.am0.yahoodns.net") == "yahoo"
-    assert providers.of("notgoogle.com") == providers.of("google.com.evil.example") == ""
-    assert providers.of_any(["192.0.2.1", "mx.locaweb.com.br"]) == "locaweb"
-
-
-@pytest.mark.parametrize("name", known().by_name)
-def test_every_providers_data_is_sound(name: str) -> None:
-    provider = known().by_name[name]
-    assert provider.source
-    assert provider.suffixes
-    limits = [value for value in (provider.connections, provider.messages_per_connection) if value is not None]
-    assert all(value > 0 for value in limits)
-    assert all(Providers({name: provider}).of(f"mx.{suffix}") == name for suffix in provider.suffixes)
-    assert isinstance(provider, Provider)
-    together = provider.together.connections
-    assert together is None or provider.connections is None or together >= provider.connections
