@@ -228,7 +228,7 @@ class Pool:
         if destination is None:
             return
         now = self._clock()
-        said, words = heard(answers, route.hosts[0].name if route.hosts else "")
+        said, words = heard(answers, route.best_host)
         if said is Heard.SERVED:
             for shaper in destination.shapers:
                 shaper.succeeded(now)
@@ -495,7 +495,7 @@ class Pool:
                 now = self._clock()
                 destination.remember_insecure(route, failed.failure, now + DOWN_SECONDS, now)
                 self._give_back(destination)
-            elif self._refused(destination, failed.failure):
+            elif self._refused(destination, failed.failure, route.best_host):
                 return None
             raise
         except BaseException:
@@ -509,7 +509,7 @@ class Pool:
             self._carried[session] = recipients
         return session
 
-    def _refused(self, destination: Destination, failure: Failure) -> bool:
+    def _refused(self, destination: Destination, failure: Failure, host: str) -> bool:
         """A connection could not be had, and its room is free again. True: stand in line for the others."""
         now = self._clock()
         self._give_back(destination, grant=False)
@@ -524,7 +524,7 @@ class Pool:
         destination.downs += 1
         seconds = min(LONGEST_DOWN_SECONDS, DOWN_SECONDS * 2.0 ** (destination.downs - 1))
         destination.down_until = now + seconds
-        if too_fast(failure, classify(failure)):
+        if too_fast(failure, classify(failure, host)):
             # It is there, and has too much of us: not more of the same when it is up again.
             self._slow(destination, failure.words)
         self._dismiss(destination)

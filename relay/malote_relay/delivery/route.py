@@ -123,6 +123,11 @@ class Route:
         object.__setattr__(self, "destination", self.known_as or ",".join(names))
 
     @property
+    def best_host(self) -> str:
+        """The name of the host that is tried first: whose provider's words its answers are read by."""
+        return self.hosts[0].name if self.hosts else ""
+
+    @property
     def securities(self) -> tuple[Security, ...]:
         """What TLS is asked for, host by host."""
         return tuple(host.security for host in self.hosts)

@@ -577,6 +577,23 @@ async def test_a_greeting_that_says_too_much_slows_the_destination_when_it_is_up
     assert state.limit < 4
 
 
+async def test_a_greeting_is_read_with_the_words_of_the_hosts_provider() -> None:
+    network = Network()
+    pool = network.pool()
+
+    def busy(peer: Peer, tls: bool) -> None:
+        raise SessionFailed(Failure("451 MI:DMC (mx, greeting)", ""))
+
+    network.trouble = busy
+    for name, slowed in (("mx.netease.com", True), ("mx.a.example", False)):
+        route = Route("a.example", (MailHost(name, (ipaddress.ip_address("192.0.2.1"),)),))
+        with pytest.raises(SessionFailed):
+            await pool.acquire(route)
+        network.now += DOWN_SECONDS
+        assert any(one.why == "slowed: 451 MI:DMC (mx, greeting)" for one in pool.states()) is slowed
+        network.now += RECOVERY_SECONDS
+
+
 async def test_all_destinations_of_a_provider_stay_within_its_limit_and_none_is_left_out() -> None:
     network = Network()
     shaping = Shaping(providers={"google": ProviderShaping(connections=4, together=TogetherLimits(connections=4))})
