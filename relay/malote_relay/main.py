@@ -38,7 +38,7 @@ from malote_relay.delivery.notices import Kind
 from malote_relay.delivery.retry import JITTER
 from malote_relay.delivery.route import Policy
 from malote_relay.delivery.scheduler import Scheduler
-from malote_relay.delivery.shaping import shapes_of
+from malote_relay.delivery.shapes import shapes_of
 from malote_relay.delivery.upkeep import Upkeep
 from malote_relay.fronts.supervisor import Fronts, program
 from malote_relay.metrics import STANDINGS, Metrics

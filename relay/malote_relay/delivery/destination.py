@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from malote_relay.delivery.connection import Session
 from malote_relay.delivery.reply import Failure
 from malote_relay.delivery.route import Route
-from malote_relay.delivery.shaping import Shaped, Shaper
+from malote_relay.delivery.shapes import Shaped
+from malote_relay.delivery.shaping import Shaper
 from malote_relay.delivery.tls.security import Security
 
 PATIENCE_SECONDS = 5.0

@@ -22,12 +22,14 @@ import structlog
 
 from malote_relay.config import Shaping
 from malote_relay.delivery.classify import classify
+from malote_relay.delivery.complaint import Heard, heard, too_fast
 from malote_relay.delivery.connection import Identity, Peer, Session, SessionFailed, Timeouts, open_session
 from malote_relay.delivery.destination import Destination, DestinationState, Held, Key, Place
 from malote_relay.delivery.dialling import Dialler, Opener, Report
 from malote_relay.delivery.reply import Answer, Failure
 from malote_relay.delivery.route import Route
-from malote_relay.delivery.shaping import Heard, Shape, Shaped, Shaper, Shapes, heard, too_fast
+from malote_relay.delivery.shapes import Shape, Shaped, Shapes
+from malote_relay.delivery.shaping import Shaper
 from malote_relay.delivery.tls.handshake import Handshakes
 
 DOWN_SECONDS = 30.0

@@ -36,7 +36,7 @@ from malote_relay.delivery.recorder import Recorder
 from malote_relay.delivery.reply import Failure
 from malote_relay.delivery.retry import Schedule
 from malote_relay.delivery.route import Policy
-from malote_relay.delivery.shaping import shapes_of
+from malote_relay.delivery.shapes import shapes_of
 from malote_relay.delivery.tls.reporter import is_report
 from malote_relay.delivery.tls.service import TransportSecurity
 from malote_relay.delivery.waiting import Situation, Stage, Waiting, explain

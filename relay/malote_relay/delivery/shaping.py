@@ -1,30 +1,23 @@
 """How fast a destination may be sent to: limits that are configured, and less than these while it asks for less.
 
-What is configured is an upper bound: connections at a time, messages and recipients a minute (`Bucket`). Below it
-the relay feels its way (`Throttle`): a host that answers with a rate limit is left alone for a moment, which doubles
-when it happens again, and gets half as much afterwards; then a little more with every message it takes and every
-second that passes without a complaint, up to the bound. It is the way of TCP, and of Postfix's concurrency feedback:
-additive increase, multiplicative decrease. Nothing ever falls to zero, and all is forgotten after some minutes.
-
-Greylisting is no such answer: it is about one message, and that waits. Nor is the one that a single mailbox gets too
-much. A destination that puts everything off, whatever its reason, is left alone like one that is too busy.
+What is configured (`shapes`) is an upper bound: connections at a time, messages and recipients a minute (`bucket`).
+Below it the relay feels its way (`Throttle`): a host that answers with a rate limit (`complaint`) is left alone for a
+moment, which doubles when it happens again, and gets half as much afterwards; then a little more with every message
+it takes and every second that passes without a complaint, up to the bound. It is the way of TCP, and of Postfix's
+concurrency feedback: additive increase, multiplicative decrease. Nothing ever falls to zero, and all is forgotten
+after some minutes. A destination that puts everything off, whatever its reason, is left alone like one that is too
+busy.
 
 Pure: time (monotonic seconds) and chance are passed in.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import enum
 import math
 import random
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
-from malote_relay.config import ConfigError, RelayConfig, Shaping, ShapingLimits, TogetherLimits
-from malote_relay.delivery.classify import Verdict, classify
-from malote_relay.delivery.providers import Providers, known
-from malote_relay.delivery.reply import Answer, Failure, Reply
+from malote_relay.delivery.bucket import Bucket
+from malote_relay.delivery.shapes import Shape
 
 RECOVERY_SECONDS = 300.0
 """After so long without a complaint everything is as configured again."""
@@ -41,106 +34,8 @@ TROUBLES = 10
 
 _MINUTE = 60.0
 _OBSERVED_SECONDS = 60.0
-_MOST_FOUND = 5000
 _LEAST_RATE = 10 / _MINUTE
 """What is left, unless less is configured: a complaint about the only message of an hour says little about rates."""
-
-_ABOUT_THE_RECIPIENT = frozenset({"greylist", "quota", "inactive", "bad-mailbox", "bad-domain", "too-big"})
-_MAILBOX_GETS_TOO_MUCH = "4.2.1"
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """The configured limits of one destination, or of all of a provider's together; None: unlimited."""
-
-    connections: int | None = None
-    messages_per_minute: int | None = None
-    recipients_per_minute: int | None = None
-    messages_per_connection: int | None = None
-    recipients_per_connection: int | None = None
-    recipients_per_message: int | None = None
-
-    def narrowed(self, limits: ShapingLimits | TogetherLimits) -> Shape:
-        """With what `limits` says in its place."""
-        said = {
-            field: value for field in limits.__struct_fields__ if isinstance(value := getattr(limits, field), int)
-        }
-        return dataclasses.replace(self, **said)
-
-
-@dataclass(frozen=True, slots=True)
-class Shaped:
-    """The limits that hold for a destination. `entry` is the configured destination that its domain is, or ""."""
-
-    shape: Shape
-    provider: str = ""
-    together: Shape | None = None
-    entry: str = ""
-
-
-class Shapes:
-    """Which limits hold for whom. Raises ConfigError for a provider that is not known."""
-
-    def __init__(self, shaping: Shaping, connections: int, providers: Providers | None = None) -> None:
-        self.adaptive = shaping.adaptive
-        self._providers = providers or known()
-        for name in shaping.providers:
-            if name not in self._providers.by_name:
-                raise ConfigError(
-                    f"delivery.shaping.providers: {name!r} is no known provider: write one of "
-                    f"{', '.join(self._providers.by_name)}, or name its MX hosts in delivery.shaping.destinations"
-                )
-        default = Shape(connections=connections).narrowed(shaping.default)
-        self._default = Shaped(default)
-        self._by_provider: dict[str, Shaped] = {}
-        for name, provider in self._providers.by_name.items():
-            shape = default.narrowed(provider.shaping)
-            if default.connections is not None and shape.connections is not None:
-                # Who allows little for everybody does not get more for a provider we know.
-                shape = dataclasses.replace(shape, connections=min(shape.connections, default.connections))
-            together = Shape().narrowed(provider.shaping.together)
-            if configured := shaping.providers.get(name):
-                shape, together = shape.narrowed(configured), together.narrowed(configured.together)
-            self._by_provider[name] = Shaped(shape, name, None if together == Shape() else together)
-        self._destinations = dict(shaping.destinations)
-        self._found: dict[tuple[str, str], Shaped] = {}
-
-    def of(self, domain: str, destination: str) -> Shaped:
-        """The limits for mail to `domain`, whose MX hosts are those of `destination` (`Route.destination`)."""
-        key = (domain if domain in self._destinations else "", destination)
-        found = self._found.get(key)
-        if found is None:
-            if len(self._found) >= _MOST_FOUND:
-                self._found.clear()
-            found = self._found[key] = self._find(domain, destination.split(","))
-        return found
-
-    def _find(self, domain: str, hosts: Sequence[str]) -> Shaped:
-        shaped = self._by_provider.get(self._providers.of_any(hosts), self._default)
-        if not self._destinations:
-            return shaped
-        if domain in self._destinations:
-            return dataclasses.replace(shaped, shape=shaped.shape.narrowed(self._destinations[domain]), entry=domain)
-        for name in _wider(hosts):
-            if limits := self._destinations.get(name):
-                return dataclasses.replace(shaped, shape=shaped.shape.narrowed(limits))
-        return shaped
-
-
-def shapes_of(config: RelayConfig) -> Shapes:
-    """As the configuration says. Raises ConfigError."""
-    return Shapes(config.delivery.shaping, config.delivery.max_connections_per_destination)
-
-
-def _wider(hosts: Iterable[str]) -> Iterable[str]:
-    """The hosts' names and those they are under, from the longest to the shortest."""
-    names = {host.lower() for host in hosts}
-    while names:
-        longest = max(names, key=lambda name: (name.count("."), name))
-        names.discard(longest)
-        yield longest
-        if wider := longest.partition(".")[2]:
-            names.add(wider)
 
 
 class Throttle:
@@ -172,47 +67,6 @@ class Throttle:
         """Something went well."""
         if self._value < self.ceiling:
             self.set(now, self.value(now) + self.ceiling / SUCCESSES)
-
-
-class Bucket:
-    """Tokens that come in at `rate` a second: what was spent is never more than what came in and a second's worth.
-
-    One expense may be larger than the bucket: it empties it and leaves a debt.
-    """
-
-    __slots__ = ("_at", "_tokens", "rate")
-
-    def __init__(self, rate: float, now: float) -> None:
-        self.rate = rate
-        self._at = now
-        self._tokens = self.burst
-
-    @property
-    def burst(self) -> float:
-        """How much may be spent at once."""
-        return max(1.0, self.rate)
-
-    def change(self, now: float, rate: float) -> None:
-        """Fill at another rate from now on."""
-        self._fill(now)
-        self.rate = rate
-        self._tokens = min(self._tokens, self.burst)
-
-    def wait(self, now: float, amount: float = 1.0) -> float:
-        """Seconds until `amount` may be spent."""
-        self._fill(now)
-        missing = min(amount, self.burst) - self._tokens
-        return missing / self.rate if missing > 1e-9 else 0.0
-
-    def spend(self, now: float, amount: float = 1.0) -> None:
-        """Spend it; or, when negative, give it back."""
-        self._fill(now)
-        self._tokens = min(self.burst, self._tokens - amount)
-
-    def _fill(self, now: float) -> None:
-        if now > self._at:
-            self._tokens = min(self.burst, self._tokens + (now - self._at) * self.rate)
-            self._at = now
 
 
 class Shaper:
@@ -401,50 +255,3 @@ class Shaper:
 
 def _bucket(per_minute: int | None, now: float) -> Bucket | None:
     return None if per_minute is None else Bucket(per_minute / _MINUTE, now)
-
-
-class Heard(enum.Enum):
-    """What a transaction's answers say about the destination, beyond its recipients."""
-
-    SERVED = "served"
-    NOTHING = "nothing"
-    PUT_OFF = "put off"
-    TOO_FAST = "too fast"
-
-
-def heard(answers: Iterable[Answer], host: str = "") -> tuple[Heard, str]:
-    """What the answers to one transaction with `host` mean for the destination, with the words that say so."""
-    found: dict[Heard, str] = {}
-    for answer in answers:
-        if isinstance(answer, Reply) and answer.accepted:
-            return Heard.SERVED, ""
-        verdict = classify(answer, host)
-        if verdict.permanent:
-            found.setdefault(Heard.SERVED, "")
-        elif too_fast(answer, verdict):
-            found.setdefault(Heard.TOO_FAST, _words(answer))
-        elif verdict.bounce_class not in _ABOUT_THE_RECIPIENT and verdict.bounce_class != "rate-limit":
-            found.setdefault(Heard.PUT_OFF, _words(answer))
-    for one in (Heard.TOO_FAST, Heard.SERVED, Heard.PUT_OFF):
-        if one in found:
-            return one, found[one]
-    return Heard.NOTHING, ""
-
-
-def too_fast(answer: Answer, verdict: Verdict) -> bool:
-    """Whether a temporary answer asks us to slow down: for its class, or because the host hangs up with 421."""
-    if verdict.permanent:
-        return False
-    words = _words(answer)
-    if verdict.bounce_class == "rate-limit":
-        return _MAILBOX_GETS_TOO_MUCH not in words[:12]
-    return words.startswith("421") and verdict.bounce_class != "greylist" and not _is_own(answer)
-
-
-def _is_own(answer: Answer) -> bool:
-    """Whether it is our own diagnosis rather than a reply."""
-    return isinstance(answer, Failure) and bool(answer.bounce_class)
-
-
-def _words(answer: Answer) -> str:
-    return answer.words if isinstance(answer, Failure) else str(answer)

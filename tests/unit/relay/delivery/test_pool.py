@@ -18,7 +18,8 @@ from malote_relay.delivery.dialling import PLAIN_SECONDS
 from malote_relay.delivery.pool import DOWN_SECONDS, Limits, Pool, others
 from malote_relay.delivery.reply import Failure, Reply
 from malote_relay.delivery.route import MailHost, Route
-from malote_relay.delivery.shaping import PAUSE_JITTER, PAUSE_SECONDS, RECOVERY_SECONDS, Shapes
+from malote_relay.delivery.shapes import Shapes
+from malote_relay.delivery.shaping import PAUSE_JITTER, PAUSE_SECONDS, RECOVERY_SECONDS
 from malote_relay.delivery.tls.handshake import Handshake, Handshakes
 from malote_relay.delivery.tls.results import ResultType, Trouble
 from malote_relay.delivery.tls.security import Level, Security

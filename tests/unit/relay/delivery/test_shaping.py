@@ -20,20 +20,18 @@ from malote_relay.config import (
     decode,
     encode,
 )
+from malote_relay.delivery.bucket import Bucket
+from malote_relay.delivery.complaint import Heard, heard
 from malote_relay.delivery.reply import Failure, Reply
+from malote_relay.delivery.shapes import Shape, Shapes
 from malote_relay.delivery.shaping import (
     LONGEST_PAUSE_SECONDS,
     PAUSE_JITTER,
     PAUSE_SECONDS,
     RECOVERY_SECONDS,
     TROUBLES,
-    Bucket,
-    Heard,
-    Shape,
     Shaper,
-    Shapes,
     Throttle,
-    heard,
 )
 
 LONGEST = LONGEST_PAUSE_SECONDS * (1 + PAUSE_JITTER)
