@@ -14,11 +14,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from malote_relay.delivery.classify import permanent, too_many_recipients
-from malote_relay.delivery.connection import Envelope, Peer, Session, SessionFailed
+from malote_relay.delivery.connection import Session
 from malote_relay.delivery.destination import Held
+from malote_relay.delivery.envelope import Envelope
+from malote_relay.delivery.peer import Peer
 from malote_relay.delivery.pool import Pool
 from malote_relay.delivery.reply import Answer, Failure, Reply
 from malote_relay.delivery.route import Names, Policy, Route, Unroutable, route
+from malote_relay.delivery.wire import SessionFailed
 
 ROUTE_SECONDS = 10.0
 """How long a found route is used again without asking: the resolver's cache holds for longer, but costs more."""

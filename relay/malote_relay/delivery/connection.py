@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 from malote_relay.delivery.content import Content
+from malote_relay.delivery.envelope import Envelope
+from malote_relay.delivery.fitness import FORBIDDEN, FORBIDDEN_REPLY, unfit, unfit_recipient
 from malote_relay.delivery.login import sign_in
-from malote_relay.delivery.parameters import mail_parameters, original_recipient, rcpt_parameters
+from malote_relay.delivery.parameters import mail_parameters, rcpt_parameters
 from malote_relay.delivery.peer import Identity, Peer, Timeouts
 from malote_relay.delivery.reach import open_socket
 from malote_relay.delivery.reply import Answer, Failure, Reply
@@ -24,48 +22,8 @@ from malote_relay.delivery.tls.handshake import Handshake, TlsFailed, begin
 from malote_relay.delivery.tls.results import ResultType, Trouble
 from malote_relay.delivery.tls.security import SMART_HOST
 from malote_relay.delivery.wire import SessionFailed, Wire
-from malote_relay.resolver import NoSuchDomain, ascii_name
-from malote_relay.store.model import DsnRequest
-
-__all__ = ["Envelope", "Identity", "Peer", "Session", "SessionFailed", "Timeouts", "open_session"]
 
 _WANTS_LOGIN = frozenset({530, 534, 535, 538})
-_FORBIDDEN_REPLY = Reply(553, ("5.1.3 the address has a control character in it",))
-_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f]")
-
-
-@dataclass(frozen=True, slots=True)
-class Envelope:
-    """One transaction. `size` is the content's octets as stored (RFC 1870).
-
-    `dsn` is what the client asked for, for each of the recipients in their order; empty for nothing to pass on.
-    """
-
-    reverse_path: str
-    recipients: Sequence[str]
-    content: Content
-    size: int
-    eight_bit: bool = False
-    smtputf8: bool = False
-    dsn: Sequence[DsnRequest] = ()
-
-    def in_ascii(self) -> Envelope:
-        """The same with addresses in ASCII where they can be; who reports later still names them as they were."""
-        asked = zip(self.recipients, self.dsn, strict=bool(self.dsn))
-        return dataclasses.replace(
-            self,
-            reverse_path=_in_ascii(self.reverse_path),
-            recipients=[_in_ascii(one) for one in self.recipients],
-            dsn=[dataclasses.replace(dsn, orcpt=dsn.orcpt or original_recipient(one)) for one, dsn in asked],
-        )
-
-    def part(self, places: Sequence[int]) -> Envelope:
-        """The same for some of its recipients."""
-        return dataclasses.replace(
-            self,
-            recipients=[self.recipients[place] for place in places],
-            dsn=[self.dsn[place] for place in places] if self.dsn else (),
-        )
 
 
 class Session:
@@ -194,14 +152,18 @@ class Session:
         self.content_sent = False
         if envelope.smtputf8 and "SMTPUTF8" not in self._extensions:
             envelope = envelope.in_ascii()
-        if (refusal := self._unfit(envelope)) is not None:
+        if (refusal := unfit(envelope, self._extensions, self.peer)) is not None:
             return [refusal] * len(envelope.recipients)
-        unfit = {place: no for place, one in enumerate(envelope.recipients) if (no := self._unfit_recipient(one))}
-        if unfit:
+        unfit_ones = {
+            place: no
+            for place, one in enumerate(envelope.recipients)
+            if (no := unfit_recipient(one, self._extensions, self.peer))
+        }
+        if unfit_ones:
             # Each recipient has an answer of its own: what one needs must not cost the others their mail.
-            fit = [place for place in range(len(envelope.recipients)) if place not in unfit]
+            fit = [place for place in range(len(envelope.recipients)) if place not in unfit_ones]
             others = iter(await self.deliver(envelope.part(fit)) if fit else ())
-            return [unfit.get(place) or next(others) for place in range(len(envelope.recipients))]
+            return [unfit_ones.get(place) or next(others) for place in range(len(envelope.recipients))]
         answers: list[Answer | None] = [None] * len(envelope.recipients)
         heard = False
         rest: Answer | None = None
@@ -323,44 +285,13 @@ class Session:
             line += rcpt_parameters(envelope.dsn[place], recipient)
         return line
 
-    def _unfit(self, envelope: Envelope) -> Reply | None:
-        """Why this server cannot take this message whatever it would say, as a reply."""
-        if _FORBIDDEN.search(envelope.reverse_path):
-            return _FORBIDDEN_REPLY
-        if envelope.smtputf8 and "SMTPUTF8" not in self._extensions:
-            # RFC 6531 section 3.2. A client may have asked for SMTPUTF8 without needing it.
-            if not envelope.reverse_path.isascii():
-                return self._takes_no_utf8("addresses")
-            if not envelope.content.headers().isascii():
-                return self._takes_no_utf8("headers", 554)
-        if envelope.eight_bit and "8BITMIME" not in self._extensions:
-            # RFC 6152 section 3: converting would break the DKIM signature.
-            return Reply(
-                554, (f"5.6.3 {self.peer} takes no 8-bit content, and conversion would break its signature",)
-            )
-        limit = self._extensions.get("SIZE", "")
-        if limit.isdigit() and 0 < int(limit) < envelope.size:
-            return Reply(552, (f"5.3.4 {self.peer} takes {limit} octets at most, the message has {envelope.size}",))
-        return None
-
-    def _unfit_recipient(self, recipient: str) -> Reply | None:
-        """Why this server cannot take the message for this recipient."""
-        if _FORBIDDEN.search(recipient):
-            return _FORBIDDEN_REPLY
-        if not recipient.isascii() and "SMTPUTF8" not in self._extensions:
-            return self._takes_no_utf8("addresses")
-        return None
-
-    def _takes_no_utf8(self, what: str, code: int = 553) -> Reply:
-        return Reply(code, (f"5.6.7 {self.peer} takes no internationalised {what} (SMTPUTF8)",))
-
     async def ask(self, recipient: str) -> tuple[Reply, Reply | None]:
         """Ask whether `recipient` would be taken, from the null sender, and go no further: a call-out.
 
         The replies to MAIL and to RCPT; the latter is None when MAIL was refused. Raises SessionFailed.
         """
-        if _FORBIDDEN.search(recipient):
-            return _FORBIDDEN_REPLY, None
+        if FORBIDDEN.search(recipient):
+            return FORBIDDEN_REPLY, None
         utf8 = " SMTPUTF8" if not recipient.isascii() and "SMTPUTF8" in self._extensions else ""
         mail = await self._command(f"MAIL FROM:<>{utf8}", "MAIL")
         if not mail.accepted:
@@ -380,16 +311,6 @@ class Session:
         """Drop the connection at once."""
         self._ended = True
         self._wire.transport.abort()
-
-
-def _in_ascii(address: str) -> str:
-    """The address with its domain as the DNS has it, where that makes all of it ASCII (RFC 5890 section 2.3.2.1)."""
-    local, at, domain = address.rpartition("@")
-    if domain.isascii() or not local.isascii():
-        return address
-    with contextlib.suppress(NoSuchDomain):
-        return f"{local}{at}{ascii_name(domain)}"
-    return address
 
 
 async def open_session(peer: Peer, identity: Identity, timeouts: Timeouts, tls: Handshake | None = None) -> Session:

@@ -23,14 +23,16 @@ import structlog
 from malote_relay.config import Shaping
 from malote_relay.delivery.classify import classify
 from malote_relay.delivery.complaint import Heard, heard, too_fast
-from malote_relay.delivery.connection import Identity, Peer, Session, SessionFailed, Timeouts, open_session
+from malote_relay.delivery.connection import Session, open_session
 from malote_relay.delivery.destination import Destination, DestinationState, Held, Key, Place
 from malote_relay.delivery.dialling import Dialler, Opener, Report
+from malote_relay.delivery.peer import Identity, Peer, Timeouts
 from malote_relay.delivery.reply import Answer, Failure
 from malote_relay.delivery.route import Route
 from malote_relay.delivery.shapes import Shape, Shaped, Shapes
 from malote_relay.delivery.shaping import Shaper
 from malote_relay.delivery.tls.handshake import Handshakes
+from malote_relay.delivery.wire import SessionFailed
 
 DOWN_SECONDS = 30.0
 """How long a destination that could not be reached is not tried again: at first, then twice as long each time."""

@@ -23,14 +23,14 @@ import structlog
 
 from malote_relay.config import RelayConfig
 from malote_relay.delivery.attempt import Attempted, Router, attempt
-from malote_relay.delivery.connection import Envelope, Identity, Timeouts
 from malote_relay.delivery.content import Content
 from malote_relay.delivery.destination import DestinationState, Held
+from malote_relay.delivery.envelope import Envelope
 from malote_relay.delivery.lanes import Bounds, Lanes
 from malote_relay.delivery.notices import Kind
 from malote_relay.delivery.notifier import Notifier, Sign, unsigned
 from malote_relay.delivery.outcome import outcome
-from malote_relay.delivery.peer import delivering
+from malote_relay.delivery.peer import Identity, Timeouts, delivering
 from malote_relay.delivery.pool import Limits, Pool
 from malote_relay.delivery.recorder import Recorder
 from malote_relay.delivery.reply import Failure

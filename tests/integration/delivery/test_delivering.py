@@ -14,8 +14,10 @@ import pytest
 from malote_dev.mailworld.behaviour import Action, Behaviour, Stage, TlsMode
 from malote_dev.mailworld.mx import SinkMx
 from malote_relay.delivery.attempt import MAX_SESSIONS
-from malote_relay.delivery.connection import Envelope, Session, Timeouts
+from malote_relay.delivery.connection import Session
+from malote_relay.delivery.envelope import Envelope
 from malote_relay.delivery.lanes import Bounds
+from malote_relay.delivery.peer import Timeouts
 from malote_relay.delivery.reply import Answer
 from malote_relay.store.model import Outcome, Result
 

@@ -8,14 +8,16 @@ from typing import Any, cast
 
 import pytest
 
-from malote_relay.delivery.connection import Identity, Peer, Session, SessionFailed, Timeouts
+from malote_relay.delivery.connection import Session
 from malote_relay.delivery.dialling import Dialler
+from malote_relay.delivery.peer import Identity, Peer, Timeouts
 from malote_relay.delivery.reach import SHUNNED_SECONDS, Families
 from malote_relay.delivery.reply import Failure
 from malote_relay.delivery.route import MailHost, Route
 from malote_relay.delivery.tls.handshake import Handshake, Handshakes
 from malote_relay.delivery.tls.results import ResultType, Trouble
 from malote_relay.delivery.tls.security import Level, Security
+from malote_relay.delivery.wire import SessionFailed
 
 SIX, FOUR = "2001:db8::1", "192.0.2.1"
 

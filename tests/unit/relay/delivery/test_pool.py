@@ -12,9 +12,10 @@ from typing import Any, cast
 import pytest
 
 from malote_relay.config import ProviderShaping, Shaping, ShapingLimits, TogetherLimits
-from malote_relay.delivery.connection import Identity, Peer, Session, SessionFailed, Timeouts
+from malote_relay.delivery.connection import Session
 from malote_relay.delivery.destination import LONGEST_LINE, Held
 from malote_relay.delivery.dialling import PLAIN_SECONDS
+from malote_relay.delivery.peer import Identity, Peer, Timeouts
 from malote_relay.delivery.pool import DOWN_SECONDS, Limits, Pool, others
 from malote_relay.delivery.reply import Failure, Reply
 from malote_relay.delivery.route import MailHost, Route
@@ -23,6 +24,7 @@ from malote_relay.delivery.shaping import PAUSE_JITTER, PAUSE_SECONDS, RECOVERY_
 from malote_relay.delivery.tls.handshake import Handshake, Handshakes
 from malote_relay.delivery.tls.results import ResultType, Trouble
 from malote_relay.delivery.tls.security import Level, Security
+from malote_relay.delivery.wire import SessionFailed
 
 
 class Paper:
