@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from malote_relay.delivery.connection import Session
 from malote_relay.delivery.peer import Identity, Peer, Timeouts
@@ -32,6 +32,17 @@ Opener = Callable[[Peer, Identity, Timeouts, Handshake | None], Awaitable[Sessio
 
 Report = Callable[[Route, Peer, str, Trouble | None], None]
 """Hears how a session for a route came to its TLS: with whom, from which local address, and what was wrong, if so."""
+
+
+def others(peers: Sequence[Peer], peer: Peer, passed: Collection[Peer]) -> list[Peer]:
+    """Where to go from `peer`: what is left of `peers` without `passed`, another host before another address.
+
+    Those after it come first: those before it were passed over already, or could not be reached.
+    """
+    place = peers.index(peer) + 1 if peer in peers else 0
+    names = {one.name for one in passed}
+    left = [one for one in (*peers[place:], *peers[:place]) if one not in passed]
+    return sorted(left, key=lambda one: one.name in names)
 
 
 class Dialler:

@@ -31,10 +31,11 @@ from malote_relay.delivery.notices import Kind
 from malote_relay.delivery.notifier import Notifier, Sign, unsigned
 from malote_relay.delivery.outcome import outcome
 from malote_relay.delivery.peer import Identity, Timeouts, delivering
-from malote_relay.delivery.pool import Limits, Pool
+from malote_relay.delivery.pool import Pool
 from malote_relay.delivery.recorder import Recorder
 from malote_relay.delivery.reply import Failure
 from malote_relay.delivery.retry import Schedule
+from malote_relay.delivery.room import Limits
 from malote_relay.delivery.route import Policy
 from malote_relay.delivery.shapes import shapes_of
 from malote_relay.delivery.tls.reporter import is_report

@@ -14,10 +14,11 @@ import pytest
 from malote_relay.config import ProviderShaping, Shaping, ShapingLimits, TogetherLimits
 from malote_relay.delivery.connection import Session
 from malote_relay.delivery.destination import LONGEST_LINE, Held
-from malote_relay.delivery.dialling import PLAIN_SECONDS
+from malote_relay.delivery.dialling import PLAIN_SECONDS, others
 from malote_relay.delivery.peer import Identity, Peer, Timeouts
-from malote_relay.delivery.pool import DOWN_SECONDS, Limits, Pool, others
+from malote_relay.delivery.pool import DOWN_SECONDS, Pool
 from malote_relay.delivery.reply import Failure, Reply
+from malote_relay.delivery.room import Limits
 from malote_relay.delivery.route import MailHost, Route
 from malote_relay.delivery.shapes import Shapes
 from malote_relay.delivery.shaping import PAUSE_JITTER, PAUSE_SECONDS, RECOVERY_SECONDS
