@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,23 +22,20 @@ from typing import Any
 import structlog
 
 from malote_relay.config import RelayConfig
-from malote_relay.delivery.attempt import Attempted, Router, attempt
+from malote_relay.delivery.attempt import Router
 from malote_relay.delivery.content import Content
 from malote_relay.delivery.destination import DestinationState, Held
-from malote_relay.delivery.envelope import Envelope
+from malote_relay.delivery.jobs import Job, Jobs, grouped, spawn
 from malote_relay.delivery.lanes import Bounds, Lanes
+from malote_relay.delivery.leftalone import LeftAlone
 from malote_relay.delivery.notices import Kind
 from malote_relay.delivery.notifier import Notifier, Sign, unsigned
-from malote_relay.delivery.outcome import outcome
 from malote_relay.delivery.peer import Identity, Timeouts, delivering
 from malote_relay.delivery.pool import Pool
 from malote_relay.delivery.recorder import Recorder
-from malote_relay.delivery.reply import Failure
-from malote_relay.delivery.retry import Schedule
 from malote_relay.delivery.room import Limits
 from malote_relay.delivery.route import Policy
 from malote_relay.delivery.shapes import shapes_of
-from malote_relay.delivery.tls.reporter import is_report
 from malote_relay.delivery.tls.service import TransportSecurity
 from malote_relay.delivery.waiting import Situation, Stage, Waiting, explain
 from malote_relay.resolver import Resolver
@@ -52,29 +49,10 @@ TICK = 1.0
 UNTOLD_SECONDS = 60.0
 """Seconds after which the store is asked for due mail even if nothing is known to be due."""
 
-MAX_RECIPIENTS = 100
-"""Recipients in one transaction: what every server must take (RFC 5321 section 4.5.3.1.8)."""
-
 _TROUBLE_SECONDS = 5.0
 _HOUR = 3600.0
 
 _log = structlog.get_logger("malote.delivery")
-
-
-@dataclass(eq=False, slots=True)
-class _Job:
-    """Those recipients of one message at one domain that have not ended. `begun` once a session is at hand."""
-
-    domain: str
-    recipients: Sequence[Queued]
-    content: Content | None = None
-    content_bytes: int = 0
-    begun: bool = False
-
-    @property
-    def stage(self) -> Stage:
-        """How far it has got."""
-        return Stage.RUNNING if self.begun else Stage.WAITING
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +66,6 @@ class Unattempted:
     words: str
     bounce_class: str = "other"
     next_attempt_at: float = 0.0
-
-
-class _ContentGone(Exception):
-    """The store no longer has the content of a message that waits: fail its recipients."""
 
 
 class Scheduler:
@@ -128,35 +102,39 @@ class Scheduler:
         self._credentials = credentials or {}
         self._clock = clock
         self._return_paths = return_paths
-        self._rng = rng or random.SystemRandom()
+        rng = rng or random.SystemRandom()
         self._idle_seconds = idle_seconds
         self._security = TransportSecurity(config, self._credentials, names, tables, clock, self._enqueue, sign)
-        self._router = Router(names, Policy.of(config), self._rng, secure=self._security.secure)
+        self._router = Router(names, Policy.of(config), rng, secure=self._security.secure)
         self._pool = Pool(
             *self._egress(),
             timeouts=timeouts,
             tls=self._security.handshakes,
             shapes=shapes_of(config),
-            rng=self._rng,
+            rng=rng,
             slowed=slowed,
             report=self._security.report,
         )
         self._lanes = Lanes(bounds or Bounds())
         self._notifier = Notifier(store, config, clock, self.offer, sign, noticed)
         self._recorder = Recorder(store, self._settle, observer, self._notifier)
-        self._jobs: dict[asyncio.Task[None], _Job] = {}
+        self._jobs = Jobs(
+            store,
+            self._router,
+            self._pool,
+            config.delivery,
+            clock=clock,
+            return_paths=return_paths,
+            ended=self._recorder.add,
+            put_back=self._put_back,
+        )
         self._tasks: list[asyncio.Task[None]] = []
-        self._content_bytes = 0
         self._wake = asyncio.Event()
         self._look = True
         self._next = 0.0
         """The earliest known time at which something stored falls due."""
         self._querying = False
-        self._monotonic = time.monotonic
-        self.moved_at = self._monotonic()
-        """When, by the monotonic clock, an attempt last began or ended."""
-        self._held: dict[str, tuple[str, float]] = {}
-        """Why, and until when by the monotonic clock, domains are left alone."""
+        self._left_alone = LeftAlone()
         self._settled: set[int] = set()
         """Recipients that ended while a page was being read: it may still show them."""
         self._stopping = False
@@ -164,7 +142,7 @@ class Scheduler:
     async def start(self) -> None:
         """Begin to deliver. The store must be open."""
         await self._security.start()
-        self._tasks = [_spawn(work(), name) for work, name in self._loops()]
+        self._tasks = [spawn(work(), name) for work, name in self._loops()]
 
     async def stop(self, grace: float) -> None:
         """Begin nothing new, let running transactions end within `grace` seconds, write the ends down, hang up.
@@ -175,13 +153,7 @@ class Scheduler:
             return
         self._stopping = True
         self._tasks[0].cancel()
-        self._withdraw()
-        if running := [task for task, job in self._jobs.items() if job.begun]:
-            await asyncio.wait(running, timeout=grace)
-        for task in list(self._jobs):
-            task.cancel()
-        if self._jobs:
-            await asyncio.wait(list(self._jobs))
+        await self._jobs.stop(grace)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(grace, 5.0)):
                 await self._recorder.drained()
@@ -214,13 +186,13 @@ class Scheduler:
             return
         # A file is no longer where the caller wrote it: the store has taken it over.
         shared, size = (Content(content), len(content)) if isinstance(content, bytes) else (None, 0)
-        for domain, recipients in self._jobs_of(due):
+        for domain, recipients in grouped(due, self._return_paths()):
             if not self._lanes.admits(domain, len(recipients)):
                 self._lanes.refuse(domain)
                 self._look_again()
                 continue
-            keep = self._content_bytes + size <= self._lanes.bounds.content_bytes
-            self._begin(_Job(domain, recipients, shared if keep else None, size if keep else 0))
+            keep = self._jobs.content_bytes + size <= self._lanes.bounds.content_bytes
+            self._begin(Job(domain, recipients, shared if keep else None, size if keep else 0))
 
     def wake(self) -> None:
         """Look into the store now: times in it were changed by others (`Store.respread`)."""
@@ -235,13 +207,14 @@ class Scheduler:
         """Deliver as this configuration says from now on; transactions under way end as they began."""
         self._config = config
         self._credentials = credentials or {}
+        self._jobs.settings = config.delivery
         self._notifier.reconfigure(config)
         self._security.reconfigure(config, self._credentials)
         self._router.configure(Policy.of(config))
         self._pool.configure(*self._egress(), shapes_of(config), self._security.handshakes)
-        self._held.clear()
+        self._left_alone.clear()
         if config.delivery.frozen:
-            self._withdraw()
+            self._jobs.withdraw()
             self._pool.close_idle()
         self._look_again()
 
@@ -263,8 +236,7 @@ class Scheduler:
     def stages(self) -> Mapping[int, Stage]:
         """How far it has got with those in hand, by their numbers; all others are only stored."""
         found = dict.fromkeys(self._lanes.recipients(), Stage.RECORDING)
-        for job in self._jobs.values():
-            found.update(dict.fromkeys((one.id for one in job.recipients), job.stage))
+        found.update(self._jobs.stages())
         return found
 
     def destinations(self) -> Sequence[DestinationState]:
@@ -279,7 +251,7 @@ class Scheduler:
         """
         if self._stopping or not ends:
             return []
-        tasks = {one.id: task for task, job in self._jobs.items() if not job.begun for one in job.recipients}
+        taken = self._jobs.take_out({end.recipient.id for end in ends})
         outcomes = []
         now = self._clock()
         for end in ends:
@@ -287,10 +259,8 @@ class Scheduler:
             if one.id not in self._lanes:
                 # In hand until it is written down, so that no page of the queue begins it meanwhile.
                 self._lanes.add(domain_of(one.address), [one])
-            elif task := tasks.get(one.id):
-                job = self._jobs[task]
-                job.recipients = [other for other in job.recipients if other.id != one.id]
-                task.cancel()  # the others go back to the store's queue
+            elif one.id in taken:
+                taken.remove(one.id)
             else:
                 continue
             if not tell:
@@ -305,9 +275,9 @@ class Scheduler:
 
     async def written(self, recipients: Sequence[Queued], seconds: float) -> bool:
         """Wait until what was concluded of these is on disk, at most so long; whether they are."""
-        deadline = self._monotonic() + seconds
+        deadline = time.monotonic() + seconds
         while any(one.id in self._lanes for one in recipients):
-            if self._monotonic() >= deadline:
+            if time.monotonic() >= deadline:
                 return False
             await asyncio.sleep(0.02)
         return True
@@ -330,14 +300,18 @@ class Scheduler:
         return float(self._notifier.delay_after)
 
     @property
+    def moved_at(self) -> float:
+        """When, by the monotonic clock, an attempt last began, or its end was written down."""
+        return self._jobs.moved_at
+
+    @property
     def busy(self) -> bool:
         """Whether a transaction is under way."""
-        return any(job.begun for job in self._jobs.values())
+        return self._jobs.busy
 
     def left_alone(self) -> list[str]:
         """The domains for which nothing is tried for now, as their destinations' state demands."""
-        instant = self._monotonic()
-        return [domain for domain, (_, until) in self._held.items() if until > instant]
+        return self._left_alone.domains()
 
     def push(self) -> None:
         """Bring delivery back to life: dead loops start again, who waits in line goes back to the queue."""
@@ -346,9 +320,9 @@ class Scheduler:
         for place, (work, name) in enumerate(self._loops()):
             if self._tasks[place].done():
                 _log.error("a loop of the delivery had ended; it is started again", loop=name)
-                self._tasks[place] = _spawn(work(), name)
-        self._withdraw()
-        self._held.clear()
+                self._tasks[place] = spawn(work(), name)
+        self._jobs.withdraw()
+        self._left_alone.clear()
         self._look_again()
 
     def _loops(self) -> Sequence[tuple[Callable[[], Coroutine[Any, Any, None]], str]]:
@@ -362,19 +336,18 @@ class Scheduler:
         """Why this recipient waits, and until when. `stages`: where many are asked about."""
         domain = domain_of(recipient.address)
         stage = (self.stages() if stages is None else stages).get(recipient.id, Stage.STORED)
-        held, held_for = self._held.get(domain, ("", 0.0))
-        held_for -= self._monotonic()
         route = self._router.known(domain)
-        if held_for <= 0 and route is not None and (refused := self._pool.held(route)) is not None:
-            held, held_for = refused.words, refused.seconds
+        held = self._left_alone.why(domain)
+        if held is None and route is not None:
+            held = self._pool.held(route)
         line = self._pool.line(route) if route is not None and stage is Stage.WAITING else None
         situation = Situation(
             now=self._clock(),
             frozen=self._config.delivery.frozen,
             stage=stage,
             behind=self._lanes.behind or domain in self._lanes.overflowing,
-            held=held if held_for > 0 else "",
-            held_for=held_for,
+            held=held.words if held else "",
+            held_for=held.seconds if held else 0.0,
             in_line=line.in_line if line else 0,
             slowed=f"the destination is {line.why}" if line and line.why else "",
             slowed_for=line.seconds if line else 0.0,
@@ -413,7 +386,7 @@ class Scheduler:
         self._look = False
         # Held mail is released at the full hour; and what nobody told us of must not wait for long.
         self._next = min((now // _HOUR + 1) * _HOUR, now + UNTOLD_SECONDS)
-        excluded = self._lanes.begin_query(self._held_now(now))
+        excluded = self._lanes.begin_query(self._alone_now(now))
         self._settled.clear()
         self._querying = True
         try:
@@ -426,11 +399,11 @@ class Scheduler:
         more = len(page) >= limit
         whole = _whole_messages(page) if more else page
         taken = [one for one in whole if one.id not in self._settled and one.id not in self._lanes]
-        for domain, recipients in self._jobs_of(taken):
-            if domain in self._held or not self._lanes.fits(domain):
+        for domain, recipients in grouped(taken, self._return_paths()):
+            if domain in self._left_alone or not self._lanes.fits(domain):
                 self._lanes.refuse(domain)
                 continue
-            self._begin(_Job(domain, recipients))
+            self._begin(Job(domain, recipients))
         self._lanes.end_query(excluded, more=more)
         if more:
             self._look = True
@@ -449,141 +422,40 @@ class Scheduler:
         self._look = True
         self._wake.set()
 
-    # Destinations that are left alone: what waits for them stays in the store, in its place.
-
-    def _hold(self, job: _Job, held: Held) -> None:
-        until = self._monotonic() + held.seconds
-        if self._held.get(job.domain, ("", 0.0))[1] < until:
-            self._held[job.domain] = (held.words, until)
-        self._lanes.hold(job.domain)
-        self._expect(self._clock() + held.seconds)
-
-    def _held_now(self, now: float) -> list[str]:
-        """The domains that are left alone, once those whose time has come are not any more."""
-        if not self._held:
-            return []
-        instant = self._monotonic()
-        self._held = {domain: held for domain, held in self._held.items() if held[1] > instant}
-        if self._held:
-            self._next = min(self._next, now + min(until for _, until in self._held.values()) - instant)
-        return list(self._held)
+    def _alone_now(self, now: float) -> list[str]:
+        """The domains that are left alone: the queue is looked at again when the time of the first comes."""
+        if domains := self._left_alone.domains():
+            self._next = min(self._next, now + self._left_alone.soonest())
+        return domains
 
     def retry_now(self, domain: str) -> None:
         """Mail for this domain is wanted out: forget what its destination said, and look."""
-        self._held.pop(domain, None)
+        self._left_alone.forget(domain)
         if (route := self._router.known(domain)) is not None:
             self._pool.forgive(route)
         self._look_again()
 
-    # Jobs: one message's recipients at one domain; or one alone where each gets a reverse-path of its own.
+    # Jobs, and what comes of them.
 
-    def _jobs_of(self, queued: Sequence[Queued]) -> Iterator[tuple[str, Sequence[Queued]]]:
-        """The recipients by message and domain, in the order of arrival, in parts that fit one transaction."""
-        messages: dict[str, list[Queued]] = {}
-        for one in queued:
-            messages.setdefault(one.message_id, []).append(one)
-        for message, recipients in messages.items():
-            alone = self._return_paths().applies(recipients[0].reverse_path, message)
-            yield from _by_domain(recipients, 1 if alone else MAX_RECIPIENTS)
-
-    def _begin(self, job: _Job) -> None:
+    def _begin(self, job: Job) -> None:
         self._lanes.add(job.domain, job.recipients)
-        self._content_bytes += job.content_bytes
-        task = _spawn(self._work(job), "delivery")
-        self._jobs[task] = job
-        task.add_done_callback(self._ended)
+        self._jobs.begin(job)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        job = self._jobs.pop(task)
-        self._content_bytes -= job.content_bytes
-        if task.cancelled():
-            # Nothing is known to have happened to it: the store still has it.
-            self._lanes.remove(job.recipients)
-            self._look = True
-
-    def _put_back(self, job: _Job) -> None:
-        """Those of a job who were not tried wait in the store again, as before."""
+    def _put_back(self, job: Job, held: Held | None) -> None:
+        """Those of a job who were not tried wait in the store again, as before; for a time, if the domain is held."""
+        if held is not None:
+            self._left_alone.add(job.domain, held)
+            self._lanes.hold(job.domain)
+            self._expect(self._clock() + held.seconds)
         if job.recipients:
             self._lanes.remove(job.recipients)
             job.recipients = []
             self._look = True
 
-    async def _work(self, job: _Job) -> None:
-        recipients = job.recipients
-        first = recipients[0]
-
-        async def envelope() -> Envelope:
-            job.begun = True
-            self.moved_at = self._monotonic()
-            try:
-                content = job.content or Content(await self._store.content(first.message_id))
-            except KeyError as error:
-                raise _ContentGone from error
-            reverse_path = first.reverse_path
-            if len(recipients) == 1:
-                reverse_path = self._return_paths().make(
-                    reverse_path, first.message_id, first.address, first.received_at
-                )
-            return Envelope(
-                reverse_path=reverse_path,
-                recipients=[one.address for one in recipients],
-                content=content,
-                size=first.size,
-                eight_bit=first.eight_bit,
-                smtputf8=first.smtputf8,
-                dsn=[one.dsn for one in recipients],
-            )
-
-        def ended(ends: Mapping[int, Attempted]) -> None:
-            self._record([(recipients[place], end) for place, end in sorted(ends.items())])
-            done = {recipients[place].id for place in ends}
-            job.recipients = [one for one in job.recipients if one.id not in done]
-
-        try:
-            await attempt(
-                job.domain, len(recipients), self._router, self._pool, envelope, ended, lax=is_report(first)
-            )
-            self._put_back(job)
-            return
-        except Held as held:
-            self._hold(job, held)
-            self._put_back(job)
-            return
-        except _ContentGone:
-            _log.error("content is gone", message=first.message_id)
-            words = "554 5.3.0 the message's content was damaged or lost in the relay"
-            failure = Failure(words, "other", permanent=True)
-        except Exception as error:
-            _log.exception("an attempt failed unexpectedly", message=first.message_id, domain=job.domain)
-            words = f"451 4.3.0 internal error of the relay ({type(error).__name__}); it will be tried again"
-            failure = Failure(words, "other")
-        self._record([(one, Attempted(failure)) for one in job.recipients])
-
-    def _record(self, ends: Sequence[tuple[Queued, Attempted]]) -> None:
-        if not ends:
-            return
-        settings = self._config.delivery
-        schedule = Schedule(settings.first_retry_seconds, settings.max_retry_seconds, settings.max_age_seconds)
-        now = self._clock()
-        self._recorder.add(
-            [
-                outcome(
-                    one, end.answer, host=end.host, tls=end.tls, now=now, schedule=schedule, notifies=end.notifies
-                )
-                for one, end in ends
-            ]
-        )
-
-    def _withdraw(self) -> None:
-        """Cancel the jobs that wait; those begun go on."""
-        for task, job in self._jobs.items():
-            if not job.begun:
-                task.cancel()
-
     def _settle(self, outcomes: Sequence[Outcome]) -> None:
         """These are written down: they leave the window."""
         recipients = [one.recipient for one in outcomes]
-        self.moved_at = self._monotonic()
+        self._jobs.moved_at = time.monotonic()
         if self._querying:
             self._settled.update(one.id for one in recipients)
         if self._lanes.remove(recipients):
@@ -601,23 +473,9 @@ class Scheduler:
         )
 
 
-def _spawn(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-    return asyncio.get_running_loop().create_task(work, name=name)
-
-
 def _whole_messages(page: Sequence[Queued]) -> Sequence[Queued]:
     """A full page without its last message, which the page's end may have cut in two; that comes with the next."""
     last = len(page)
     while last and page[last - 1].message_id == page[-1].message_id:
         last -= 1
     return page[:last] or page
-
-
-def _by_domain(queued: Sequence[Queued], most: int) -> Iterator[tuple[str, Sequence[Queued]]]:
-    """The recipients of one message by domain, in the order of arrival, in parts of `most` at most."""
-    groups: dict[str, list[Queued]] = {}
-    for one in queued:
-        groups.setdefault(domain_of(one.address), []).append(one)
-    for domain, group in groups.items():
-        for start in range(0, len(group), most):
-            yield domain, group[start : start + most]

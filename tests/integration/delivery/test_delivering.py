@@ -607,8 +607,9 @@ async def test_killed_between_the_remotes_250_and_the_record_it_is_sent_twice_an
     world.store.record = never
     await world.send("bia@shop.example")
     await mx.wait_for(1)
-    for task in [*scheduler._tasks, *scheduler._jobs]:
+    for task in scheduler._tasks:
         task.cancel()
+    scheduler._jobs.cancel()
     world.store.record = record
     world.scheduler = None
     await world.reopen()
@@ -646,7 +647,7 @@ async def test_an_unexpected_error_defers_and_does_not_spin(world: Any, monkeypa
     async def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("malote_relay.delivery.scheduler.attempt", broken)
+    monkeypatch.setattr("malote_relay.delivery.jobs.attempt", broken)
     await world.start()
     await world.send("bia@shop.example")
     (outcome,) = await world.ended(1)
