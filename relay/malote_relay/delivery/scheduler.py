@@ -1,10 +1,10 @@
-"""What is tried when: from the store's queue to attempts, and from their ends back to the store.
+"""Delivery as a whole: from the store's queue to attempts, and from their ends back to the store.
 
-The queue itself is in the store; in hand (`lanes.Lanes`) is only a bounded window of it, so that a million queued
-recipients cost no memory. Mail comes into the window in two ways: freshly accepted with its content (`offer`), when
-nothing older waits for it to be overtaken, and by pages of what is due. Each message and domain is a job, a
-task of its own: the pool lets jobs through within each destination's limits, so that none waits for another's
-destination. Ends of attempts are written in batches; only then a recipient leaves the window. Whatever is killed at
+The queue itself is in the store; in hand (`window`) is only a bounded part of it, so that a million queued recipients
+cost no memory. Mail comes into the window in two ways: freshly accepted with its content (`offer`), when nothing
+older waits for it to be overtaken, and by pages of what is due. Each message and domain is a job, a task of its own
+(`jobs`): the pool lets jobs through within each destination's limits, so that none waits for another's destination.
+Ends of attempts are written in batches (`recorder`); only then a recipient leaves the window. Whatever is killed at
 whatever moment, the store still has what was not written down as ended.
 """
 
@@ -26,8 +26,7 @@ from malote_relay.delivery.attempt import Router
 from malote_relay.delivery.content import Content
 from malote_relay.delivery.destination import DestinationState, Held
 from malote_relay.delivery.jobs import Job, Jobs, grouped, spawn
-from malote_relay.delivery.lanes import Bounds, Lanes
-from malote_relay.delivery.leftalone import LeftAlone
+from malote_relay.delivery.lanes import Bounds
 from malote_relay.delivery.notices import Kind
 from malote_relay.delivery.notifier import Notifier, Sign, unsigned
 from malote_relay.delivery.peer import Identity, Timeouts, delivering
@@ -38,19 +37,11 @@ from malote_relay.delivery.route import Policy
 from malote_relay.delivery.shapes import shapes_of
 from malote_relay.delivery.tls.service import TransportSecurity
 from malote_relay.delivery.waiting import Situation, Stage, Waiting, explain
+from malote_relay.delivery.window import Window
 from malote_relay.resolver import Resolver
 from malote_relay.returnpath import NONE, Current
 from malote_relay.store.model import NewMessage, Notify, Outcome, Queued, Result, Store, Tables
 from malote_relay.store.names import domain_of
-
-TICK = 1.0
-"""Seconds after which the clock is looked at again whatever it promised: it may have been moved."""
-
-UNTOLD_SECONDS = 60.0
-"""Seconds after which the store is asked for due mail even if nothing is known to be due."""
-
-_TROUBLE_SECONDS = 5.0
-_HOUR = 3600.0
 
 _log = structlog.get_logger("malote.delivery")
 
@@ -115,7 +106,6 @@ class Scheduler:
             slowed=slowed,
             report=self._security.report,
         )
-        self._lanes = Lanes(bounds or Bounds())
         self._notifier = Notifier(store, config, clock, self.offer, sign, noticed)
         self._recorder = Recorder(store, self._settle, observer, self._notifier)
         self._jobs = Jobs(
@@ -128,15 +118,15 @@ class Scheduler:
             ended=self._recorder.add,
             put_back=self._put_back,
         )
+        self._window = Window(
+            store,
+            bounds or Bounds(),
+            frozen=config.delivery.frozen,
+            clock=clock,
+            return_paths=return_paths,
+            begin=self._jobs.begin,
+        )
         self._tasks: list[asyncio.Task[None]] = []
-        self._wake = asyncio.Event()
-        self._look = True
-        self._next = 0.0
-        """The earliest known time at which something stored falls due."""
-        self._querying = False
-        self._left_alone = LeftAlone()
-        self._settled: set[int] = set()
-        """Recipients that ended while a page was being read: it may still show them."""
         self._stopping = False
 
     async def start(self) -> None:
@@ -176,52 +166,53 @@ class Scheduler:
         due = []
         for recipient in queued:
             if recipient.next_attempt_at > now:
-                self._expect(recipient.next_attempt_at)
-            elif recipient.id not in self._lanes:
+                self._window.expect(recipient.next_attempt_at)
+            elif recipient.id not in self._window.lanes:
                 due.append(recipient)
         if not due:
             return
         if self._stopping or self._config.delivery.frozen:
-            self._look = True
+            self._window.look_later()
             return
         # A file is no longer where the caller wrote it: the store has taken it over.
         shared, size = (Content(content), len(content)) if isinstance(content, bytes) else (None, 0)
         for domain, recipients in grouped(due, self._return_paths()):
-            if not self._lanes.admits(domain, len(recipients)):
-                self._lanes.refuse(domain)
-                self._look_again()
+            if not self._window.lanes.admits(domain, len(recipients)):
+                self._window.lanes.refuse(domain)
+                self._window.look_again()
                 continue
-            keep = self._jobs.content_bytes + size <= self._lanes.bounds.content_bytes
-            self._begin(Job(domain, recipients, shared if keep else None, size if keep else 0))
+            keep = self._jobs.content_bytes + size <= self._window.lanes.bounds.content_bytes
+            self._window.take(Job(domain, recipients, shared if keep else None, size if keep else 0))
 
     def wake(self) -> None:
         """Look into the store now: times in it were changed by others (`Store.respread`)."""
-        self._look_again()
+        self._window.look_again()
 
     def clock_changed(self) -> None:
         """The clock was moved: look at what is due by it now."""
-        self._look_again()
+        self._window.look_again()
         self._notifier.clock_changed()
 
     def reconfigure(self, config: RelayConfig, credentials: Mapping[str, str] | None = None) -> None:
         """Deliver as this configuration says from now on; transactions under way end as they began."""
         self._config = config
         self._credentials = credentials or {}
+        self._window.frozen = config.delivery.frozen
         self._jobs.settings = config.delivery
         self._notifier.reconfigure(config)
         self._security.reconfigure(config, self._credentials)
         self._router.configure(Policy.of(config))
         self._pool.configure(*self._egress(), shapes_of(config), self._security.handshakes)
-        self._left_alone.clear()
+        self._window.left_alone.clear()
         if config.delivery.frozen:
             self._jobs.withdraw()
             self._pool.close_idle()
-        self._look_again()
+        self._window.look_again()
 
     @property
     def in_hand(self) -> int:
         """Recipients in the window: waiting for a connection, being sent, or being written down."""
-        return len(self._lanes)
+        return len(self._window.lanes)
 
     @property
     def connections(self) -> int:
@@ -235,7 +226,7 @@ class Scheduler:
 
     def stages(self) -> Mapping[int, Stage]:
         """How far it has got with those in hand, by their numbers; all others are only stored."""
-        found = dict.fromkeys(self._lanes.recipients(), Stage.RECORDING)
+        found = dict.fromkeys(self._window.lanes.recipients(), Stage.RECORDING)
         found.update(self._jobs.stages())
         return found
 
@@ -256,9 +247,9 @@ class Scheduler:
         now = self._clock()
         for end in ends:
             one = end.recipient
-            if one.id not in self._lanes:
+            if one.id not in self._window.lanes:
                 # In hand until it is written down, so that no page of the queue begins it meanwhile.
-                self._lanes.add(domain_of(one.address), [one])
+                self._window.lanes.add(domain_of(one.address), [one])
             elif one.id in taken:
                 taken.remove(one.id)
             else:
@@ -276,7 +267,7 @@ class Scheduler:
     async def written(self, recipients: Sequence[Queued], seconds: float) -> bool:
         """Wait until what was concluded of these is on disk, at most so long; whether they are."""
         deadline = time.monotonic() + seconds
-        while any(one.id in self._lanes for one in recipients):
+        while any(one.id in self._window.lanes for one in recipients):
             if time.monotonic() >= deadline:
                 return False
             await asyncio.sleep(0.02)
@@ -311,7 +302,7 @@ class Scheduler:
 
     def left_alone(self) -> list[str]:
         """The domains for which nothing is tried for now, as their destinations' state demands."""
-        return self._left_alone.domains()
+        return self._window.left_alone.domains()
 
     def push(self) -> None:
         """Bring delivery back to life: dead loops start again, who waits in line goes back to the queue."""
@@ -322,12 +313,12 @@ class Scheduler:
                 _log.error("a loop of the delivery had ended; it is started again", loop=name)
                 self._tasks[place] = spawn(work(), name)
         self._jobs.withdraw()
-        self._left_alone.clear()
-        self._look_again()
+        self._window.left_alone.clear()
+        self._window.look_again()
 
     def _loops(self) -> Sequence[tuple[Callable[[], Coroutine[Any, Any, None]], str]]:
         return (
-            (self._run, "delivery-scheduler"),
+            (self._window.run, "delivery-scheduler"),
             (self._recorder.run, "delivery-recorder"),
             (self._notifier.run, "delivery-notifier"),
         )
@@ -337,7 +328,7 @@ class Scheduler:
         domain = domain_of(recipient.address)
         stage = (self.stages() if stages is None else stages).get(recipient.id, Stage.STORED)
         route = self._router.known(domain)
-        held = self._left_alone.why(domain)
+        held = self._window.left_alone.why(domain)
         if held is None and route is not None:
             held = self._pool.held(route)
         line = self._pool.line(route) if route is not None and stage is Stage.WAITING else None
@@ -345,7 +336,7 @@ class Scheduler:
             now=self._clock(),
             frozen=self._config.delivery.frozen,
             stage=stage,
-            behind=self._lanes.behind or domain in self._lanes.overflowing,
+            behind=self._window.lanes.behind or domain in self._window.lanes.overflowing,
             held=held.words if held else "",
             held_for=held.seconds if held else 0.0,
             in_line=line.in_line if line else 0,
@@ -355,114 +346,19 @@ class Scheduler:
         )
         return explain(recipient, situation)
 
-    # The loop: pages of what is due.
-
-    async def _run(self) -> None:
-        while True:
-            self._wake.clear()
-            wait = 0.0
-            try:
-                wait = await self._fill()
-            except Exception:  # the loop must go on whatever the store says
-                _log.exception("the queue could not be read; trying again", seconds=_TROUBLE_SECONDS)
-                self._look = True
-                await asyncio.sleep(_TROUBLE_SECONDS)
-            if wait > 0:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(wait):
-                        await self._wake.wait()
-
-    async def _fill(self) -> float:
-        """Take one page into the window; returns the seconds until it is worth looking again."""
-        now = self._clock()
-        if self._config.delivery.frozen:
-            return TICK
-        if not self._look and now < self._next:
-            return min(TICK, self._next - now)
-        limit = self._lanes.page()
-        if not limit:
-            self._look = True
-            return TICK  # `_settle` wakes us when there is room
-        self._look = False
-        # Held mail is released at the full hour; and what nobody told us of must not wait for long.
-        self._next = min((now // _HOUR + 1) * _HOUR, now + UNTOLD_SECONDS)
-        excluded = self._lanes.begin_query(self._alone_now(now))
-        self._settled.clear()
-        self._querying = True
-        try:
-            page = await self._store.due(now, limit, excluding=self._lanes.recipients(), excluding_domains=excluded)
-        finally:
-            self._querying = False
-        if self._config.delivery.frozen:
-            self._look = True
-            return TICK
-        more = len(page) >= limit
-        whole = _whole_messages(page) if more else page
-        taken = [one for one in whole if one.id not in self._settled and one.id not in self._lanes]
-        for domain, recipients in grouped(taken, self._return_paths()):
-            if domain in self._left_alone or not self._lanes.fits(domain):
-                self._lanes.refuse(domain)
-                continue
-            self._begin(Job(domain, recipients))
-        self._lanes.end_query(excluded, more=more)
-        if more:
-            self._look = True
-            return 0.0
-        following = await self._store.next_time(now)
-        if following is not None:
-            self._expect(following)
-        return 0.0
-
-    def _expect(self, at: float) -> None:
-        if at < self._next:
-            self._next = at
-            self._wake.set()
-
-    def _look_again(self) -> None:
-        self._look = True
-        self._wake.set()
-
-    def _alone_now(self, now: float) -> list[str]:
-        """The domains that are left alone: the queue is looked at again when the time of the first comes."""
-        if domains := self._left_alone.domains():
-            self._next = min(self._next, now + self._left_alone.soonest())
-        return domains
-
     def retry_now(self, domain: str) -> None:
         """Mail for this domain is wanted out: forget what its destination said, and look."""
-        self._left_alone.forget(domain)
+        self._window.left_alone.forget(domain)
         if (route := self._router.known(domain)) is not None:
             self._pool.forgive(route)
-        self._look_again()
-
-    # Jobs, and what comes of them.
-
-    def _begin(self, job: Job) -> None:
-        self._lanes.add(job.domain, job.recipients)
-        self._jobs.begin(job)
+        self._window.look_again()
 
     def _put_back(self, job: Job, held: Held | None) -> None:
-        """Those of a job who were not tried wait in the store again, as before; for a time, if the domain is held."""
-        if held is not None:
-            self._left_alone.add(job.domain, held)
-            self._lanes.hold(job.domain)
-            self._expect(self._clock() + held.seconds)
-        if job.recipients:
-            self._lanes.remove(job.recipients)
-            job.recipients = []
-            self._look = True
+        self._window.put_back(job, held)
 
     def _settle(self, outcomes: Sequence[Outcome]) -> None:
-        """These are written down: they leave the window."""
-        recipients = [one.recipient for one in outcomes]
         self._jobs.moved_at = time.monotonic()
-        if self._querying:
-            self._settled.update(one.id for one in recipients)
-        if self._lanes.remove(recipients):
-            self._look_again()
-        for one in outcomes:
-            if one.next_attempt_at:
-                self._expect(one.next_attempt_at)
+        self._window.settle(outcomes)
 
     def _egress(self) -> tuple[Identity, Limits]:
         settings = self._config.delivery
@@ -471,11 +367,3 @@ class Scheduler:
             per_destination=settings.max_connections_per_destination,
             idle_seconds=self._idle_seconds,
         )
-
-
-def _whole_messages(page: Sequence[Queued]) -> Sequence[Queued]:
-    """A full page without its last message, which the page's end may have cut in two; that comes with the next."""
-    last = len(page)
-    while last and page[last - 1].message_id == page[-1].message_id:
-        last -= 1
-    return page[:last] or page

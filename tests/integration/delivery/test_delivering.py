@@ -658,7 +658,7 @@ async def test_an_unexpected_error_defers_and_does_not_spin(world: Any, monkeypa
 
 
 async def test_a_queue_that_cannot_be_read_is_asked_again(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("malote_relay.delivery.scheduler._TROUBLE_SECONDS", 0.05)
+    monkeypatch.setattr("malote_relay.delivery.window._TROUBLE_SECONDS", 0.05)
     mx = await world.domain("shop.example")
     await world.send("bia@shop.example")
     due, failures = world.store.due, [OSError("disk"), OSError("disk")]

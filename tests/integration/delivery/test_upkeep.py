@@ -211,13 +211,13 @@ async def test_mail_that_nobody_sends_is_noticed_and_pushed(world: Any) -> None:
     mx = await world.domain("shop.example")
     scheduler = await world.start()
     care = Care(world)
-    fill = scheduler._fill
+    fill = scheduler._window._fill
 
     async def asleep() -> float:
         await asyncio.sleep(0.01)
         return 0.0
 
-    scheduler._fill = asleep
+    scheduler._window._fill = asleep
     await world.send("bia@shop.example", offer=False)
     await care.upkeep.look()
     care.ahead = watchdog.STALLED_SECONDS - 1
@@ -225,7 +225,7 @@ async def test_mail_that_nobody_sends_is_noticed_and_pushed(world: Any) -> None:
     care.ahead = watchdog.STALLED_SECONDS + 1
     assert (await care.upkeep.look()).alarm
     assert care.stalled[-1] > watchdog.STALLED_SECONDS
-    scheduler._fill = fill
+    scheduler._window._fill = fill
     await mx.wait_for(1)
 
 
