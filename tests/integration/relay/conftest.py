@@ -46,7 +46,7 @@ from malote_relay.config import (
     Submission,
     encode,
 )
-from malote_relay.main import Relay
+from malote_relay.relay import Relay
 from malote_relay.reload import fingerprint, load
 
 HOSTNAME = "acme.smtp.example"

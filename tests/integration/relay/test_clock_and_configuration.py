@@ -12,7 +12,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from malote_dev.mailworld.behaviour import Action, Behaviour
-from malote_relay import main
+from malote_relay import housekeeping
+from malote_relay import relay as composition
 from malote_relay.config import configuration_hash, encode
 
 DAY = 86_400
@@ -70,7 +71,7 @@ async def test_the_same_holds_when_the_machines_clock_is_set_right_and_it_is_tol
     eventually: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(main, "_HOUSEKEEPING_SECONDS", 0.05)
+    monkeypatch.setattr(housekeeping, "_HOUSEKEEPING_SECONDS", 0.05)
     relay = await put_off_a_day_ahead(site, world, start, compose, eventually)
     assert relay.counted("malote_clock_steps_total") == 0
     relay.relay._clock.offset = 0  # as if the machine's clock had been set
@@ -160,7 +161,7 @@ async def test_a_part_that_cannot_be_built_leaves_everything_as_it_was(
     before = one._readiness()
     rules, signer, context, clock = one._door.rules, one._door.signer, one.server._context, one._clock.offset
     name, method = part.split(".")
-    monkeypatch.setattr(getattr(main, name), method, failing)
+    monkeypatch.setattr(getattr(composition, name), method, failing)
     site.change(
         hostname="renamed.smtp.example",
         rehearsal={"clock_offset_seconds": DAY},
