@@ -34,6 +34,11 @@ class SystemClock:
         return time.time() + self.offset
 
 
+def moment(at: float) -> str:
+    """A time (epoch seconds) as people read it in replies and notices, in UTC to the minute."""
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(at))
+
+
 class StepWatch:
     """Notices that the clock has been moved, by comparing it with one that cannot be."""
 

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from email.header import Header
 from email.utils import format_datetime
 
+from malote_relay.clock import moment
 from malote_relay.config import Language
 from malote_relay.delivery.allowance import Withheld
 from malote_relay.delivery.notices import Due, Kind
@@ -88,7 +89,7 @@ def notice(
 def summary(withheld: Withheld, reporter: Reporter, *, now: float, id: str) -> NewMessage:
     """One message in place of the many notices that a sender did not get."""
     words = WORDS[reporter.language]
-    said = words.summary.format(sender=withheld.sender, since=_moment(withheld.since), count=withheld.count)
+    said = words.summary.format(sender=withheld.sender, since=moment(withheld.since), count=withheld.count)
     fields, text = _plain([words.this_is.format(name=reporter.egress_name), "", *_fold(said, "")])
     head = _head(withheld.sender, words.summary_subject, reporter.egress_name, "auto-generated", now, id)
     return _message(withheld.sender, head, "\r\n".join(fields), text, reporter, now=now, id=id, eight_bit=False)
@@ -150,7 +151,7 @@ def _text(due: Due, name: str, words: Words, retry_until: float) -> list[str]:
         if one.host:
             lines.append(f"    {words.said.format(host=_shown(_host(one)))}")
         lines += [*_fold(f"    {_shown(one.reply)}", "    "), ""]
-    return [*lines, *_fold(end.format(until=_moment(retry_until)), "")]
+    return [*lines, *_fold(end.format(until=moment(retry_until)), "")]
 
 
 def _status(due: Due, name: str, retry_until: float) -> list[str]:
@@ -259,7 +260,3 @@ def _shown(text: str) -> str:
 
 def _date(at: float) -> str:
     return format_datetime(datetime.fromtimestamp(at, UTC))
-
-
-def _moment(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,6 +11,7 @@ from typing import Final
 
 import structlog
 
+from malote_relay.clock import moment
 from malote_relay.config import Account, AccountPause
 from malote_relay.metrics import Metrics, Refused
 from malote_relay.pausing import rule
@@ -92,11 +92,11 @@ class Pauses:
         if pause is None:
             return None
         back = (
-            f"sending resumes at {_time(pause.until)}"
+            f"sending resumes at {moment(pause.until)}"
             if pause.until is not None
             else "it stays so until your platform resumes it"
         )
-        text = f"the account {account.username} is paused since {_time(pause.since)}: {pause.reason}; {back}"
+        text = f"the account {account.username} is paused since {moment(pause.since)}: {pause.reason}; {back}"
         return Reply(550, "5.7.1", text, Refused.ACCOUNT_PAUSED)
 
     def paused(self, account: str) -> Pause | None:
@@ -229,7 +229,3 @@ class Pauses:
 def _all_done(connection: sqlite3.Connection, works: Sequence[Callable[[sqlite3.Connection], None]]) -> None:
     for work in works:
         work(connection)
-
-
-def _time(at: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(at))

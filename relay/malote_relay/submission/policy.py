@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import time
 from collections.abc import Sequence
 
+from malote_relay.clock import moment
 from malote_relay.config import Account, AccountClass, Domain, OverLimitReply, Plan, RelayConfig
 from malote_relay.metrics import Refused
 from malote_relay.quota import OverLimit
@@ -97,7 +97,7 @@ class Rules:
 def over_limit(plan: Plan, limit: OverLimit) -> Reply:
     """No unit is left in this hour and its tolerance."""
     permanent = plan.over_limit_reply is OverLimitReply.PERMANENT
-    back = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(limit.returns_at))
+    back = moment(limit.returns_at)
     held = f" and {limit.tolerance} more held for the next hour" if limit.tolerance else ""
     return Reply(
         550 if permanent else 451,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Final
 
 import structlog
 
+from malote_relay.clock import moment
 from malote_relay.config import Suppression
 from malote_relay.metrics import Metrics, Refused
 from malote_relay.store import suppressions as table
@@ -235,13 +235,9 @@ def _refusal(recipient: Mailbox, entry: Entry) -> Reply:
         Reason.COMPLAINT: "its owner complained of mail from here",
         Reason.MANUAL: "it was put there by hand" + (f" ({entry.detail})" if entry.detail else ""),
     }[entry.reason]
-    until = f"until {_time(entry.until)}" if entry.until is not None else "for good"
+    until = f"until {moment(entry.until)}" if entry.until is not None else "for good"
     text = (
-        f"the recipient <{recipient}> is on this tenant's suppression list since {_time(entry.since)}, {until}: {why}"
-        "; to send to it again, have your platform take it off the list"
+        f"the recipient <{recipient}> is on this tenant's suppression list since {moment(entry.since)}, "
+        f"{until}: {why}; to send to it again, have your platform take it off the list"
     )
     return Reply(550, "5.7.1", text, Refused.RECIPIENT_SUPPRESSED)
-
-
-def _time(at: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(at))
