@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from malote_relay.clock import StepWatch, SystemClock
+from malote_relay.clock import StepWatch, SystemClock, moment
 
 
 def test_the_offset_counts_at_once() -> None:
@@ -30,3 +30,7 @@ def test_a_step_is_noticed_once_and_drift_is_not() -> None:
     assert watch.step() == 0.0
     clock.value -= 600
     assert watch.step() == -600.0
+
+
+def test_people_read_a_time_in_utc_to_the_minute() -> None:
+    assert moment(1_750_000_059.9) == "2025-06-15 15:07 UTC"
