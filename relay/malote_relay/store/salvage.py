@@ -120,12 +120,14 @@ def _copy(damaged: Path, target: Path) -> None:
         schema.migrate(fresh)
         fresh.execute("BEGIN IMMEDIATE")
         for table in _tables(fresh):
-            for row in _readable(damaged, table):
-                columns, values = ", ".join(row), ", ".join("?" * len(row))
+            # By place: a database of an older release has fewer columns, and a damaged name may be any.
+            names = [name for (name,) in fresh.execute("SELECT name FROM pragma_table_info(?)", (table,))]
+            for row in _readable(damaged, table, len(names)):
+                columns, values = ", ".join(names[: len(row)]), ", ".join("?" * len(row))
                 try:
                     fresh.execute(
                         f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({values})",  # noqa: S608
-                        tuple(row.values()),
+                        row,
                     )
                 except sqlite3.IntegrityError:  # a damaged row that breaks a rule of the table
                     continue
@@ -141,8 +143,8 @@ def _tables(connection: sqlite3.Connection) -> list[str]:
     return [name for (name,) in found]
 
 
-def _readable(damaged: Path, table: str) -> Iterator[dict[str, Any]]:
-    """The rows before the first damaged page and, from the other end, those after the last, by column.
+def _readable(damaged: Path, table: str, most: int) -> Iterator[tuple[Any, ...]]:
+    """The rows before the first damaged page and, from the other end, those after the last; at most `most` columns.
 
     A database of an older release has fewer columns, or no such table at all.
     """
@@ -155,10 +157,14 @@ def _readable(damaged: Path, table: str) -> Iterator[dict[str, Any]]:
             connection.execute("PRAGMA writable_schema = ON")
             with contextlib.suppress(sqlite3.DatabaseError, UnicodeDecodeError):
                 connection.execute("SELECT name FROM sqlite_schema").fetchall()
-            rows = connection.execute(f"SELECT * FROM {table} NOT INDEXED ORDER BY rowid {direction}")  # noqa: S608
-            columns = [name for name, *_ in rows.description]
+            (count,) = connection.execute("SELECT count(*) FROM pragma_table_info(?)", (table,)).fetchone()
+            names = ", ".join(f"c{number}" for number in range(count)) or "nothing"  # not the damaged ones
+            rows = connection.execute(
+                f"WITH readable ({names}) AS (SELECT * FROM {table} NOT INDEXED ORDER BY rowid {direction})"  # noqa: S608
+                " SELECT * FROM readable"
+            )
             for row in rows:
-                yield dict(zip(columns, row, strict=True))
+                yield row[:most]
         except UnicodeDecodeError:  # SQLite's complaint of a definition that is no text quotes it
             pass
         except sqlite3.DatabaseError as error:

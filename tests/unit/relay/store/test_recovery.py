@@ -259,6 +259,16 @@ async def test_a_definition_that_is_no_text_any_more_is_damage_like_any_other(tm
     assert await assert_all_there(tmp_path)
 
 
+@pytest.mark.parametrize("damaged", [b"header_messege_id", b"header_mess\xacge_id"], ids=["a text", "no text"])
+async def test_a_column_whose_name_is_damaged_costs_no_message(tmp_path: Path, damaged: bytes) -> None:
+    await spool_with_mail(tmp_path)
+    database = tmp_path / "relay.db"
+    octets = database.read_bytes()
+    assert octets.count(b"header_message_id TEXT") == 1
+    database.write_bytes(octets.replace(b"header_message_id TEXT", damaged + b" TEXT"))
+    assert await assert_all_there(tmp_path)
+
+
 async def test_a_text_that_is_no_text_any_more_keeps_nobody_from_reading_the_queue(tmp_path: Path) -> None:
     await spool_with_mail(tmp_path)
     connection = sqlite3.connect(tmp_path / "relay.db")
