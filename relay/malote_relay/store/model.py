@@ -103,6 +103,8 @@ class NewMessage:
     eight_bit: bool = False
     smtputf8: bool = False
     sender_unknown: bool = False
+    accepted_in: Hour = 0
+    """The hour in force when it was charged, though all its recipients may be charged to later ones."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,14 @@ CREATE TABLE tls_results (
 );
 """
 
-MIGRATIONS: Final[tuple[str, ...]] = (_TABLES, _DSN, _ASKING, suppressions.TABLE + pauses.TABLE, _TLS)
+_CLOCK = """
+CREATE TABLE clock (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    latest_hour INTEGER NOT NULL    -- that mail was accepted in, or times were set by: it does not reopen
+);
+"""
+
+MIGRATIONS: Final[tuple[str, ...]] = (_TABLES, _DSN, _ASKING, suppressions.TABLE + pauses.TABLE, _TLS, _CLOCK)
 """Script number n turns version n into n + 1; `PRAGMA user_version` says where a file stands."""
 
 _STATEMENTS: Final = 320

@@ -339,10 +339,20 @@ def oldest(connection: sqlite3.Connection) -> float | None:
 
 
 def hours(connection: sqlite3.Connection) -> tuple[Hour, Mapping[Hour, HourCharge]]:
-    """The latest hour that took anything of its own, and the charges from it on."""
-    (latest,) = connection.execute("SELECT max(hour) FROM hours WHERE charged > held").fetchone()
-    rows = connection.execute("SELECT hour, charged, held FROM hours WHERE hour >= ?", (latest or 0,))
-    return latest or 0, {hour: HourCharge(charged, held) for hour, charged, held in rows}
+    """The latest hour that was in force, and the charges from it on."""
+    (latest,) = connection.execute(
+        "SELECT max(coalesce((SELECT latest_hour FROM clock), 0),"
+        " coalesce((SELECT max(hour) FROM hours WHERE charged > held), 0))"
+    ).fetchone()
+    rows = connection.execute("SELECT hour, charged, held FROM hours WHERE hour >= ?", (latest,))
+    return latest, {hour: HourCharge(charged, held) for hour, charged, held in rows}
+
+
+def begun(connection: sqlite3.Connection, hour: Hour) -> None:
+    """Keep that an hour has begun: it is in force after a restart, too, whatever the clock says then."""
+    connection.execute(
+        "INSERT INTO clock VALUES (1, ?1) ON CONFLICT (id) DO UPDATE SET latest_hour = max(latest_hour, ?1)", (hour,)
+    )
 
 
 def waiting(connection: sqlite3.Connection) -> tuple[int, int, dict[Hour, int]]:

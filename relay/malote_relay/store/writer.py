@@ -83,6 +83,8 @@ class Writer:
         self._queue: deque[_Waiting] = deque()
         self._wake = threading.Condition()
         self._closing = False
+        self._latest: Hour = 0
+        """The latest hour that is known to be kept as begun."""
         self._moved: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
@@ -174,16 +176,20 @@ class Writer:
         outcomes = [
             outcome for operation in operations if isinstance(operation, Record) for outcome in operation.outcomes
         ]
+        latest = max((one.message.accepted_in for one in kept), default=0)
         self._take_over_files(kept)
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
         try:
             queued = transactions.insert(connection, kept) if kept else []
+            if latest > self._latest:
+                transactions.begun(connection, latest)
             ended = transactions.record(connection, outcomes) if outcomes else Ended(0, 0, 0, (), ())
             connection.execute("COMMIT")
         except BaseException:
             self._roll_back()
             raise
+        self._latest = max(self._latest, latest)
         self._moved.difference_update(one.message.id for one in kept)  # others' wait for their own transactions
         self._count(kept, ended)
         for name in ended.files:
@@ -197,6 +203,8 @@ class Writer:
         changed: Any
         connection.execute("BEGIN IMMEDIATE")
         try:
+            if isinstance(work, Respread | ClockBack):
+                transactions.begun(connection, work.current)
             if isinstance(work, Respread):
                 held = transactions.move_held(connection, work)
                 changed = sum(held.values())

@@ -69,9 +69,11 @@ class StoreDesk:
     async def take(self, message: NewMessage, units: Sequence[Reservation]) -> Reply:
         """See `Desk`."""
         # Between charging and handing to the store nothing may be awaited: both see messages in one order.
-        charges = self._window.charge(units, self._clock.now())
+        now = self._clock.now()
+        charges = self._window.charge(units, now)
         charged = replace(
             message,
+            accepted_in=self._window.usage(now).hour,
             recipients=[
                 NewRecipient(one.address, charge.hour, charge.not_before, one.dsn)
                 for one, charge in zip(message.recipients, charges, strict=True)

@@ -1,4 +1,5 @@
-"""How long property tests search: seconds by default, as long as one likes with MALOTE_EXAMPLES (a factor)."""
+"""How long property tests search: seconds and the same examples by default, with MALOTE_EXAMPLES (a factor) as long
+as one likes and other examples each time."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ def search(examples: int, steps: int) -> settings:
     return settings(
         max_examples=max(1, int(examples * factor)),
         stateful_step_count=steps,
+        derandomize="MALOTE_EXAMPLES" not in os.environ,
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow],
     )

@@ -140,7 +140,6 @@ class Machine(RuleBasedStateMachine):
         self.ended: Counter[str] = Counter()
         self.highest: Counter[int] = Counter()  # the largest limit an hour has seen
         self.shrunk = False
-        self.begun = 0
         self.store: SlowStore | None = None
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
@@ -351,7 +350,6 @@ class Machine(RuleBasedStateMachine):
             return
         usage, tolerance = self.window.usage(self.clock.now()), self.limit * self.percent // 100
         self.highest[usage.hour] = max(self.highest[usage.hour], self.limit)
-        self.begun = max(self.begun, usage.hour)
         hours = {hour: (charged, held) for hour, charged, held in self.ask("SELECT hour, charged, held FROM hours")}
         for hour, (charged, held) in hours.items():
             assert 0 <= held <= charged
@@ -370,9 +368,9 @@ class Machine(RuleBasedStateMachine):
         # Nothing acknowledged is gone.
         kept = Counter(message for message, _, _ in waiting)
         assert all(kept[one] + self.ended[one] == recipients for one, recipients in self.acknowledged.items())
-        # The order of arrival is kept, and nothing goes before its hour has begun by any clock there was.
+        # The order of arrival is kept, and nothing goes before its hour.
         assert [hour for _, hour, _ in waiting] == sorted(hour for _, hour, _ in waiting)
-        assert all(at >= start_of(hour) for _, hour, at in waiting if hour > self.begun)
+        assert all(at >= start_of(hour) for _, hour, at in waiting if hour > usage.hour)
         # What is reserved is what open transactions have.
         assert usage.reserved == sum(len(session.transaction.units) for session in self.sessions)
         # With less in memory than on disk an hour would be sold twice; with more units would not be given back.

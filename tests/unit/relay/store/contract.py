@@ -133,6 +133,22 @@ class StoreContract:
         finally:
             await store.close()
 
+    async def test_an_hour_that_was_in_force_is_known_after_a_restart_though_nothing_of_its_own_was_charged(
+        self, make_store: Callable[[], Store]
+    ) -> None:
+        store = make_store()
+        await store.open()
+        await store.accept(dataclasses.replace(message([held("a@x.example", HOUR + 2)]), accepted_in=HOUR + 1))
+        await store.close()
+        store = make_store()
+        assert (await store.open()).latest_hour == HOUR + 1
+        await store.clock_went_back(ClockBack(NOW, HOUR + 2, NOW + 60))
+        await store.close()
+        store = make_store()
+        recovered = await store.open()
+        assert (recovered.latest_hour, recovered.hours) == (HOUR + 2, {HOUR + 2: HourCharge(1, 1)})
+        await store.close()
+
     async def test_who_was_told_of_a_delay_stays_told(self, store: Store) -> None:
         (queued,) = await store.accept(message())
         told = dataclasses.replace(deferred(queued, NOW + 60), told_of_delay=True)
