@@ -201,7 +201,7 @@ async def attempt(
         return ended(dict.fromkeys(range(count), Attempted(failure)))
     except SessionFailed as failed:
         router.forget(domain)
-        return ended(dict.fromkeys(range(count), Attempted(failed.failure)))
+        return ended(dict.fromkeys(range(count), Attempted(failed.failure, failed.host)))
     ends: dict[int, Attempted] = {}
     try:
         await _transactions(way, session, count, most, router, pool, envelope, ends, ended)
@@ -271,7 +271,7 @@ async def _transactions(
         except SessionFailed as failed:
             if step is Onward.ANEW:
                 router.forget(way.domain)
-                ends |= dict.fromkeys(pending, Attempted(failed.failure))
+                ends |= dict.fromkeys(pending, Attempted(failed.failure, failed.host))
         except Held:
             for place in pending:
                 ends.pop(place, None)
