@@ -235,11 +235,15 @@ class QueueCommands:
         """Give a message's recipients up."""
         taken: list[Queued] = []
         seen = place = 0
-        while found := await self._tables.read(partial(queue.waiters, message=asked.message, after=place)):
+        while True:
+            with self._scheduler.reading():
+                found = await self._tables.read(partial(queue.waiters, message=asked.message, after=place))
+                wanted = [one.queued for one in found if asked.recipient in ("", one.queued.address)]
+                some = self._scheduler.conclude([Unattempted(one, DROPPED) for one in wanted], tell=asked.notify)
+            if not found:
+                break
             place = found[-1].queued.id
-            wanted = [one.queued for one in found if asked.recipient in ("", one.queued.address)]
             seen += len(wanted)
-            some = self._scheduler.conclude([Unattempted(one, DROPPED) for one in wanted], tell=asked.notify)
             if not await self._scheduler.written(some, _WRITTEN_SECONDS):
                 raise Refused("they are taken off the queue, but that could not be written down yet: see the log")
             taken += some
