@@ -10,7 +10,7 @@ import pytest
 
 from malote_dev.mailworld.behaviour import Action, Behaviour, Stage
 from malote_relay.delivery import upkeep, watchdog
-from malote_relay.delivery.commands import Drop, QueueCommands
+from malote_relay.delivery.commands import Drop, QueueCommands, Retry
 from malote_relay.delivery.lanes import Bounds
 from malote_relay.delivery.upkeep import Upkeep
 from malote_relay.store.model import Outcome, Result
@@ -275,3 +275,18 @@ async def test_what_ends_while_the_queue_is_being_read_has_one_end(world: Any) -
     await asyncio.sleep(0.2)
     assert world.results() == [Result.DELIVERED] * 2
     assert not home.messages
+
+
+@pytest.mark.parametrize("by", ["message", "domain"])
+async def test_what_is_retried_by_hand_goes_at_once_though_its_destination_is_left_alone(world: Any, by: str) -> None:
+    mx = await world.domain("shop.example")
+    mx.behaviour = Behaviour(action=Action.BUSY, stage=Stage.CONNECT)
+    await world.start()
+    await world.send("bia@shop.example")
+    await world.ended(1)
+    id = await world.send("rui@shop.example")
+    await world.wait(lambda: bool(world.scheduler.left_alone()))
+    mx.behaviour = Behaviour()
+    asked = Retry(message=id) if by == "message" else Retry(domain="Shop.example")
+    await QueueCommands(world.store, world.scheduler, world.clock).retry(asked)
+    await mx.wait_for(1, timeout=3)
