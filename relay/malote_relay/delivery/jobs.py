@@ -110,6 +110,7 @@ class Jobs:
         self._record = ended
         self._put_back = put_back
         self._jobs: dict[asyncio.Task[None], Job] = {}
+        self._stopping = False
 
     def begin(self, job: Job) -> None:
         """Start a job."""
@@ -153,6 +154,7 @@ class Jobs:
 
     async def stop(self, grace: float) -> None:
         """Let transactions under way end within `grace` seconds, and no job begin one."""
+        self._stopping = True
         self.withdraw()
         if running := [task for task, job in self._jobs.items() if job.begun]:
             await asyncio.wait(running, timeout=grace)
@@ -209,7 +211,14 @@ class Jobs:
 
         try:
             await attempt(
-                job.domain, len(recipients), self._router, self._pool, envelope, ended, lax=is_report(first)
+                job.domain,
+                len(recipients),
+                self._router,
+                self._pool,
+                envelope,
+                ended,
+                lax=is_report(first),
+                stopped=lambda: self._stopping or self.settings.frozen,
             )
             self._put_back(job, None)
             return
