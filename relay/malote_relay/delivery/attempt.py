@@ -146,8 +146,9 @@ class Router:
         except Unroutable as error:
             self._routes[key] = (self._clock() + UNROUTABLE_SECONDS, error)
             raise
-        if policy is self._policy:
-            self._routes[key] = (self._clock() + ROUTE_SECONDS, found)
+        if policy is not self._policy:
+            return await self._find(key)  # half by one policy and half by another is by none of them
+        self._routes[key] = (self._clock() + ROUTE_SECONDS, found)
         return found
 
 
@@ -191,8 +192,8 @@ async def attempt(
     content is needed. `ended` is told how it ended for each recipient, by their places: of deliveries after each
     transaction, so that what follows cannot undo them; of the rest at the end. What is final is told even when this
     raises or is cancelled; the others have then not ended. Raises Held when it is not the destination's time; who was
-    not tried has then not ended, and nothing counts as an attempt. `lax`: see `Router.route`. Once `stopped`, no other
-    transaction is begun: who is left has not ended.
+    not tried has then not ended, and nothing counts as an attempt. `lax`: see `Router.route`. Once `stopped`, no
+    other transaction is begun: who is left has not ended.
     """
     try:
         way = await router.route(domain, lax=lax)
