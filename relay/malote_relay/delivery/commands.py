@@ -231,8 +231,10 @@ class QueueCommands:
             raise Refused(f"no message {asked.message!r} waits here")
         for domain in domains:
             self._scheduler.retry_now(domain)
+        when = "as soon as delivery is not stopped any more (delivery.frozen)" if self._scheduler.frozen else "now"
         return Done(
-            recipients=changed, said=f"{changed} of {seen} that wait are tried now; the others were due, or are held"
+            recipients=changed,
+            said=f"{changed} of {seen} that wait are tried {when}; the others were due, or are held",
         )
 
     async def drop(self, asked: Drop) -> Done:

@@ -290,3 +290,14 @@ async def test_what_is_retried_by_hand_goes_at_once_though_its_destination_is_le
     asked = Retry(message=id) if by == "message" else Retry(domain="Shop.example")
     await QueueCommands(world.store, world.scheduler, world.clock).retry(asked)
     await mx.wait_for(1, timeout=3)
+
+
+async def test_a_retry_while_all_delivery_is_stopped_promises_nothing_for_now(world: Any) -> None:
+    mx = await world.domain("shop.example")
+    mx.behaviour = Behaviour(action=Action.DEFER)
+    scheduler = await world.start()
+    id = await world.send("bia@shop.example")
+    await world.ended(1)
+    scheduler.reconfigure(world.config(frozen=True))
+    done = await QueueCommands(world.store, scheduler, world.clock).retry(Retry(message=id))
+    assert done.said.startswith("1 of 1 that wait are tried as soon as delivery is not stopped any more")
