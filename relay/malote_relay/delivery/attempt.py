@@ -146,8 +146,9 @@ class Router:
         except Unroutable as error:
             self._routes[key] = (self._clock() + UNROUTABLE_SECONDS, error)
             raise
-        if policy is self._policy:
-            self._routes[key] = (self._clock() + ROUTE_SECONDS, found)
+        if policy is not self._policy:
+            return await self._find(key)  # half by one policy and half by another is by none of them
+        self._routes[key] = (self._clock() + ROUTE_SECONDS, found)
         return found
 
 
@@ -183,6 +184,7 @@ async def attempt(
     ended: Callable[[Mapping[int, Attempted]], None],
     *,
     lax: bool = False,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> None:
     """Try to deliver to `count` recipients at one domain.
 
@@ -190,7 +192,8 @@ async def attempt(
     content is needed. `ended` is told how it ended for each recipient, by their places: of deliveries after each
     transaction, so that what follows cannot undo them; of the rest at the end. What is final is told even when this
     raises or is cancelled; the others have then not ended. Raises Held when it is not the destination's time; who was
-    not tried has then not ended, and nothing counts as an attempt. `lax`: see `Router.route`.
+    not tried has then not ended, and nothing counts as an attempt. `lax`: see `Router.route`. Once `stopped`, no
+    other transaction is begun: who is left has not ended.
     """
     try:
         way = await router.route(domain, lax=lax)
@@ -201,10 +204,10 @@ async def attempt(
         return ended(dict.fromkeys(range(count), Attempted(failure)))
     except SessionFailed as failed:
         router.forget(domain)
-        return ended(dict.fromkeys(range(count), Attempted(failed.failure)))
+        return ended(dict.fromkeys(range(count), Attempted(failed.failure, failed.host)))
     ends: dict[int, Attempted] = {}
     try:
-        await _transactions(way, session, count, most, router, pool, envelope, ends, ended)
+        await _transactions(way, session, count, most, router, pool, envelope, ends, ended, stopped)
     except Held:
         ended(ends)
         raise
@@ -224,6 +227,7 @@ async def _transactions(
     envelope: Callable[[], Awaitable[Envelope]],
     ends: dict[int, Attempted],
     ended: Callable[[Mapping[int, Attempted]], None],
+    stopped: Callable[[], bool],
 ) -> None:
     """One after another while more can be done now, with at most `most` recipients each.
 
@@ -257,6 +261,11 @@ async def _transactions(
             step = Onward.AGAIN
         if pending and (taken := [place for place, end in ends.items() if _taken(end.answer)]):
             ended({place: ends.pop(place) for place in taken})
+        if pending and stopped():
+            pool.release(session)
+            for place in pending:
+                ends.pop(place, None)
+            return
         following: Session | None = None
         try:
             if step is Onward.AGAIN and pool.goes_on(session, min(most, len(pending))):
@@ -271,7 +280,7 @@ async def _transactions(
         except SessionFailed as failed:
             if step is Onward.ANEW:
                 router.forget(way.domain)
-                ends |= dict.fromkeys(pending, Attempted(failed.failure))
+                ends |= dict.fromkeys(pending, Attempted(failed.failure, failed.host))
         except Held:
             for place in pending:
                 ends.pop(place, None)

@@ -14,6 +14,7 @@ from malote_relay.delivery.scheduler import Scheduler, Unattempted
 from malote_relay.delivery.waiting import Waiting
 from malote_relay.store import queue
 from malote_relay.store.model import Queued, Tables
+from malote_relay.store.names import domain_of
 from malote_relay.store.queue import Event, Filter, Waiter
 
 DROPPED: Final = "554 5.0.0 taken off the queue by the relay's operator"
@@ -210,12 +211,14 @@ class QueueCommands:
         if bool(asked.message) == bool(asked.domain):
             raise Refused("retry: name a message, or --domain and a domain, and not both")
         changed = seen = 0
+        domains = {asked.domain.lower()} if asked.domain else set()
         place: int | None = 0
         while place is not None:
             now = self._clock()
             if asked.message:
                 found = await self._tables.read(partial(queue.waiters, message=asked.message, after=place))
                 place = found[-1].queued.id if found else None
+                domains.update(domain_of(one.queued.address) for one in found)
             else:
                 wanted = Filter(asked.domain, state="deferred")
                 found, place = await self._tables.read(partial(queue.step, after=place, wanted=wanted, now=now))
@@ -226,20 +229,27 @@ class QueueCommands:
                 changed += await self._tables.write(partial(queue.bring_due, numbers=part, now=now))
         if asked.message and not seen:
             raise Refused(f"no message {asked.message!r} waits here")
-        self._scheduler.retry_now(asked.domain) if asked.domain else self._scheduler.wake()
+        for domain in domains:
+            self._scheduler.retry_now(domain)
+        when = "as soon as delivery is not stopped any more (delivery.frozen)" if self._scheduler.frozen else "now"
         return Done(
-            recipients=changed, said=f"{changed} of {seen} that wait are tried now; the others were due, or are held"
+            recipients=changed,
+            said=f"{changed} of {seen} that wait are tried {when}; the others were due, or are held",
         )
 
     async def drop(self, asked: Drop) -> Done:
         """Give a message's recipients up."""
         taken: list[Queued] = []
         seen = place = 0
-        while found := await self._tables.read(partial(queue.waiters, message=asked.message, after=place)):
+        while True:
+            with self._scheduler.reading():
+                found = await self._tables.read(partial(queue.waiters, message=asked.message, after=place))
+                wanted = [one.queued for one in found if asked.recipient in ("", one.queued.address)]
+                some = self._scheduler.conclude([Unattempted(one, DROPPED) for one in wanted], tell=asked.notify)
+            if not found:
+                break
             place = found[-1].queued.id
-            wanted = [one.queued for one in found if asked.recipient in ("", one.queued.address)]
             seen += len(wanted)
-            some = self._scheduler.conclude([Unattempted(one, DROPPED) for one in wanted], tell=asked.notify)
             if not await self._scheduler.written(some, _WRITTEN_SECONDS):
                 raise Refused("they are taken off the queue, but that could not be written down yet: see the log")
             taken += some

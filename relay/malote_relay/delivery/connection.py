@@ -95,7 +95,7 @@ class Session:
         except SessionFailed as failed:
             # With TLS 1.3 a server's refusal may come only after our side of the handshake is done.
             trouble = Trouble(ResultType.VALIDATION_FAILURE, failed.failure.words)
-            raise SessionFailed(failed.failure, tls=trouble) from failed
+            raise SessionFailed(failed.failure, tls=trouble, host=failed.host) from failed
 
     async def _secure(self, tls: Handshake) -> None:
         try:
@@ -141,7 +141,7 @@ class Session:
 
     def _refused(self, reply: Reply, stage: str) -> SessionFailed:
         words = f"{reply} ({self.peer}, {stage})"
-        return SessionFailed(Failure(words, "", permanent=reply.permanent))
+        return SessionFailed(Failure(words, "", permanent=reply.permanent), host=str(self.peer))
 
     async def deliver(self, envelope: Envelope) -> list[Answer]:
         """Run one transaction: an answer for each recipient, in their order. Raises only what is not the remote's.

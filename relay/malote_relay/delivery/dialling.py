@@ -92,7 +92,7 @@ class Dialler:
                     failure = failed  # A host that may take it later counts more than one that will not.
         if failure is not None and trouble is not None:
             # Who asks for less might have got through.
-            raise SessionFailed(failure.failure, tls=trouble)
+            raise SessionFailed(failure.failure, tls=trouble, host=failure.host)
         raise failure or SessionFailed(
             Failure(
                 f"451 4.4.1 {route.domain} has no address that {self.identity.source_address} could reach",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -22,6 +22,7 @@ from malote_relay.delivery.content import Content
 from malote_relay.delivery.destination import Held
 from malote_relay.delivery.envelope import Envelope
 from malote_relay.delivery.outcome import outcome
+from malote_relay.delivery.parameters import to_return_path
 from malote_relay.delivery.pool import Pool
 from malote_relay.delivery.reply import Failure
 from malote_relay.delivery.retry import Schedule
@@ -109,6 +110,7 @@ class Jobs:
         self._record = ended
         self._put_back = put_back
         self._jobs: dict[asyncio.Task[None], Job] = {}
+        self._stopping = False
 
     def begin(self, job: Job) -> None:
         """Start a job."""
@@ -152,6 +154,7 @@ class Jobs:
 
     async def stop(self, grace: float) -> None:
         """Let transactions under way end within `grace` seconds, and no job begin one."""
+        self._stopping = True
         self.withdraw()
         if running := [task for task, job in self._jobs.items() if job.begun]:
             await asyncio.wait(running, timeout=grace)
@@ -173,8 +176,10 @@ class Jobs:
     async def _work(self, job: Job) -> None:
         recipients = job.recipients
         first = recipients[0]
+        replaced = False  # the reverse-path, by one of our own: what is reported to it does not reach the sender
 
         async def envelope() -> Envelope:
+            nonlocal replaced
             job.begun = True
             self.moved_at = time.monotonic()
             try:
@@ -186,6 +191,7 @@ class Jobs:
                 reverse_path = self._return_paths().make(
                     reverse_path, first.message_id, first.address, first.received_at
                 )
+                replaced = reverse_path != first.reverse_path
             return Envelope(
                 reverse_path=reverse_path,
                 recipients=[one.address for one in recipients],
@@ -193,17 +199,26 @@ class Jobs:
                 size=first.size,
                 eight_bit=first.eight_bit,
                 smtputf8=first.smtputf8,
-                dsn=[one.dsn for one in recipients],
+                dsn=[to_return_path(one.dsn) if replaced else one.dsn for one in recipients],
             )
 
         def ended(ends: Mapping[int, Attempted]) -> None:
+            if replaced:
+                ends = {place: replace(end, notifies=False) for place, end in ends.items()}
             self._end([(recipients[place], end) for place, end in sorted(ends.items())])
             done = {recipients[place].id for place in ends}
             job.recipients = [one for one in job.recipients if one.id not in done]
 
         try:
             await attempt(
-                job.domain, len(recipients), self._router, self._pool, envelope, ended, lax=is_report(first)
+                job.domain,
+                len(recipients),
+                self._router,
+                self._pool,
+                envelope,
+                ended,
+                lax=is_report(first),
+                stopped=lambda: self._stopping or self.settings.frozen,
             )
             self._put_back(job, None)
             return

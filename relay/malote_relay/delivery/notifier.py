@@ -128,7 +128,10 @@ class Notifier:
     async def _keep(self, message: NewMessage) -> None:
         content = message.content
         assert isinstance(content, bytes)  # noqa: S101  # made here
-        content = await self._sign(self._config.delivery.helo_name, content) + content
+        try:
+            content = await self._sign(self._config.delivery.helo_name, content) + content
+        except Exception:  # the ends of others wait behind this notice: unsigned is better than never
+            _log.exception("a notification could not be signed", message=message.id)
         queued = await self._store.enqueue(dataclasses.replace(message, content=content, size=len(content)))
         self._offer(queued, content)
 
@@ -145,6 +148,9 @@ class Notifier:
             return Returned(octets, whole=True)
         except (KeyError, OSError):
             _log.warning("the message for a notification is gone", message=first.message_id)
+            return None
+        except Exception:  # a database that cannot read it will not tomorrow, and others' ends wait behind this one
+            _log.exception("the message for a notification cannot be read", message=first.message_id)
             return None
 
     def _reporter(self) -> Reporter:

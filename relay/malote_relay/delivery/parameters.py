@@ -6,6 +6,7 @@ missing, so that whoever reports later names the recipient as the sender wrote i
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 from malote_relay.store.model import DsnRequest, Notify
@@ -27,6 +28,14 @@ def rcpt_parameters(dsn: DsnRequest, address: str) -> str:
     if dsn.asked:
         notify = " NOTIFY=" + (",".join(name for flag, name in _KEYWORDS if flag in dsn.notify) or "NEVER")
     return f"{notify} ORCPT={dsn.orcpt or original_recipient(address)}"
+
+
+def to_return_path(dsn: DsnRequest) -> DsnRequest:
+    """What is passed on with a return path of the relay's own: failures are all that is read there.
+
+    Of successes and delays the sender would hear nothing by it: of those the relay tells.
+    """
+    return dataclasses.replace(dsn, notify=Notify.FAILURE) if dsn.notify else dsn
 
 
 def original_recipient(address: str) -> str:

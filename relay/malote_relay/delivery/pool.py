@@ -345,7 +345,7 @@ class Pool:
                 now = self._clock()
                 destination.remember_insecure(route, failed.failure, now + DOWN_SECONDS, now)
                 self._give_back(destination)
-            elif self._refused(destination, failed.failure, route.best_host):
+            elif self._refused(destination, failed.failure, failed.host or route.best_host):
                 return None
             raise
         except BaseException:

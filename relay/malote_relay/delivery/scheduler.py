@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,9 @@ class Scheduler:
             begin=self._jobs.begin,
         )
         self._tasks: list[asyncio.Task[None]] = []
+        self._readers = 0
+        self._ended_meanwhile: set[int] = set()
+        """Recipients that ended, or were tried, while somebody read the queue to conclude some of it."""
         self._stopping = False
 
     async def start(self) -> None:
@@ -234,19 +237,32 @@ class Scheduler:
         """Whom the pool has to do with now."""
         return self._pool.states()
 
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Around the reading of those to `conclude` and that itself: who ends meanwhile is known to have ended."""
+        self._readers += 1
+        try:
+            yield
+        finally:
+            self._readers -= 1
+            if not self._readers:
+                self._ended_meanwhile.clear()
+
     def conclude(self, ends: Sequence[Unattempted], *, tell: bool = True) -> list[Queued]:
         """Write down what becomes of these without an attempt; those who were taken are returned.
 
-        Passed over are those being sent or written down: they come to an end of their own. Without `tell` the sender
-        hears nothing of it.
+        Passed over are those being sent or written down: they come to an end of their own; and those who have since
+        they were read (`reading`). Without `tell` the sender hears nothing of it.
         """
         if self._stopping or not ends:
             return []
-        taken = self._jobs.take_out({end.recipient.id for end in ends})
+        taken = self._jobs.take_out({end.recipient.id for end in ends} - self._ended_meanwhile)
         outcomes = []
         now = self._clock()
         for end in ends:
             one = end.recipient
+            if one.id in self._ended_meanwhile:
+                continue
             if one.id not in self._window.lanes:
                 # In hand until it is written down, so that no page of the queue begins it meanwhile.
                 self._window.lanes.add(domain_of(one.address), [one])
@@ -358,6 +374,8 @@ class Scheduler:
 
     def _settle(self, outcomes: Sequence[Outcome]) -> None:
         self._jobs.moved_at = time.monotonic()
+        if self._readers:
+            self._ended_meanwhile.update(one.recipient.id for one in outcomes)
         self._window.settle(outcomes)
 
     def _egress(self) -> tuple[Identity, Limits]:

@@ -128,14 +128,15 @@ class Upkeep:
         count = 0
         while place is not None:
             now = self._clock()
-            found, place = await self._tables.read(
-                partial(queue.step, after=place, wanted=Filter(), now=now, rows=_ROWS)
-            )
-            some = [one for one in found if wanted(one.queued, now)]
-            stages = self._scheduler.stages() if some else {}
-            taken = self._scheduler.conclude(
-                [end(one, self._scheduler.why(one.queued, stages).words, now) for one in some]
-            )
+            with self._scheduler.reading():
+                found, place = await self._tables.read(
+                    partial(queue.step, after=place, wanted=Filter(), now=now, rows=_ROWS)
+                )
+                some = [one for one in found if wanted(one.queued, now)]
+                stages = self._scheduler.stages() if some else {}
+                taken = self._scheduler.conclude(
+                    [end(one, self._scheduler.why(one.queued, stages).words, now) for one in some]
+                )
             count += len(taken)
             # One part after the other: the recorder and the window have other work too.
             await self._scheduler.written(taken, _WRITTEN_SECONDS)

@@ -16,12 +16,16 @@ _MAX_UNREAD = 2000
 
 
 class SessionFailed(Exception):
-    """No session, or no longer one. `failure` is what to tell; `tls` why, when only TLS was in the way."""
+    """No session, or no longer one. `failure` is what to tell; `tls` why, when only TLS was in the way.
 
-    def __init__(self, failure: Failure, *, tls: Trouble | None = None):
+    `host` is who said so, when it is a reply.
+    """
+
+    def __init__(self, failure: Failure, *, tls: Trouble | None = None, host: str = ""):
         super().__init__(failure.words)
         self.failure = failure
         self.tls = tls
+        self.host = host
 
 
 class Wire(asyncio.Protocol):

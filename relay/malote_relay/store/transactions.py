@@ -11,7 +11,7 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from malote_relay.store.model import (
@@ -55,7 +55,7 @@ class Ended:
     """What recording outcomes changed.
 
     Recipients gone and how many of them had been deferred; newly deferred ones; messages now complete, and those of
-    them whose content is a file.
+    them whose content is a file; of those gone who had not been deferred, how many each hour was charged.
     """
 
     recipients: int
@@ -63,6 +63,7 @@ class Ended:
     newly_deferred: int
     messages: tuple[str, ...]
     files: tuple[str, ...]
+    by_hour: Mapping[Hour, int] = field(default_factory=dict)
 
 
 def _chunks(rows: Sequence[_Row]) -> Iterator[Sequence[_Row]]:
@@ -197,13 +198,15 @@ def record(connection: sqlite3.Connection, outcomes: Sequence[Outcome]) -> Ended
         ).fetchall()
         newly_deferred += sum(attempts == 1 for (attempts,) in rows)
     gone, were_deferred = 0, 0
+    by_hour: Counter[Hour] = Counter()
     for chunk in _chunks([(recipient,) for recipient in ended]):
         rows = connection.execute(
-            f"DELETE FROM recipients WHERE id IN ({','.join('?' * len(chunk))}) RETURNING attempts",  # noqa: S608
+            f"DELETE FROM recipients WHERE id IN ({','.join('?' * len(chunk))}) RETURNING attempts, hour",  # noqa: S608
             _flat(chunk),
         ).fetchall()
         gone += len(rows)
-        were_deferred += sum(attempts > 0 for (attempts,) in rows)
+        were_deferred += sum(attempts > 0 for attempts, _ in rows)
+        by_hour.update(hour for attempts, hour in rows if not attempts and hour is not None)
     complete: list[tuple[str, bool]] = []
     for chunk in _chunks([(seq,) for seq in sorted({recipient >> RECIPIENT_BITS for recipient in ended})]):
         complete += connection.execute(
@@ -219,6 +222,7 @@ def record(connection: sqlite3.Connection, outcomes: Sequence[Outcome]) -> Ended
         newly_deferred,
         tuple(message for message, _ in complete),
         tuple(message for message, in_file in complete if in_file),
+        by_hour,
     )
 
 

@@ -254,6 +254,8 @@ class Writer:
             for recipient in kept.message.recipients:
                 if recipient.not_before > 0:
                     tally.held[recipient.hour] = tally.held.get(recipient.hour, 0) + 1
+        for hour in tally.held.keys() & ended.by_hour.keys():  # in hours that have come nobody asks who was held
+            tally.held[hour] = max(0, tally.held[hour] - ended.by_hour[hour])
         tally.total -= ended.recipients
         tally.deferred += ended.newly_deferred - ended.were_deferred
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from typing import Any
 
 import pytest
@@ -28,3 +29,41 @@ async def test_content_cut_short_fails_and_the_sender_is_told(world: Any, runnin
     assert b"bia@shop.example" in notice.content
     assert b"damaged" in notice.content
     assert not mx.messages
+
+
+async def test_content_that_the_database_cannot_read_keeps_no_other_mail_from_coming_to_its_end(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page spoilt while the relay runs. The notice goes without the message: what it waits for never comes."""
+    shop, home = await world.domain("shop.example"), await world.domain("acme.example")
+    world.dns.set("gone.example", "MX", "0 .")
+    read = world.store.content
+
+    async def content(id: str) -> Any:
+        if id == "m000001":
+            raise sqlite3.DatabaseError("database disk image is malformed")
+        return await read(id)
+
+    monkeypatch.setattr(world.store, "content", content)
+    await world.start()
+    await world.send("bia@gone.example")
+    (notice,) = await home.wait_for(1, timeout=5)
+    assert b"no longer kept" in notice.content
+    await world.send("bia@shop.example")
+    await shop.wait_for(1)
+    await world.ended(2)
+    assert world.results() == [Result.FAILED, Result.DELIVERED]
+
+
+async def test_a_notice_that_cannot_be_signed_goes_unsigned(world: Any) -> None:
+    home = await world.domain("acme.example")
+    world.dns.set("gone.example", "MX", "0 .")
+
+    async def sign(domain: str, content: bytes) -> bytes:
+        raise ValueError("no such key")
+
+    await world.start(sign=sign)
+    await world.send("bia@gone.example")
+    (notice,) = await home.wait_for(1, timeout=5)
+    assert notice.content.startswith(b"From: Mail Delivery System")
+    await world.ended(1)

@@ -242,3 +242,20 @@ async def test_a_restart_between_a_notice_and_its_delivery_loses_neither(world: 
     world.clock.ahead += HOUR
     await world.start()
     assert len(await home.wait_for(1)) == 1
+
+
+async def test_who_refused_at_its_greeting_is_named_and_read_as_its_provider_means_it(world: Any) -> None:
+    """The words come before there is a session; yet they are a host's, and one provider's have their own meaning."""
+    mx = await world.domain("mail.yahoodns.net")
+    await world.domain("yahoo.example", host=mx)
+    home = await world.domain("acme.example")
+    mx.behaviour = Behaviour(
+        action=Action.REFUSE, stage=Stage.CONNECT, reply="554 5.3.2 [TS03] All messages from you permanently refused"
+    )
+    await world.start()
+    await world.send("bia@yahoo.example")
+    (outcome,) = await world.ended(1)
+    assert outcome.bounce_class == "reputation"
+    _, (_, first), _ = read((await home.wait_for(1))[0])
+    assert first["Remote-MTA"] == f"dns; {mx.hostname}"
+    assert first["Diagnostic-Code"].startswith("smtp; 554 5.3.2 [TS03]")

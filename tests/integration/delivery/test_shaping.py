@@ -161,3 +161,23 @@ async def test_trouble_of_one_host_of_several_does_not_slow_the_destination(worl
 async def stopped(world: Any) -> AsyncIterator[None]:
     yield
     await world.stop(grace=0)
+
+
+@pytest.mark.parametrize("by", ["freeze", "stop"])
+async def test_when_delivery_stops_a_message_in_parts_ends_with_the_part_under_way(world: Any, by: str) -> None:
+    mx = await world.domain("shop.example")
+    mx.behaviour = Behaviour(action=Action.SLOW, delay=0.1)
+    shaping = Shaping(default=ShapingLimits(recipients_per_message=1))
+    scheduler = await world.start(shaping=shaping, max_connections_per_destination=1)
+    await world.send(*(f"r{number}@shop.example" for number in range(10)))
+    await mx.wait_for(1)
+    if by == "freeze":
+        scheduler.reconfigure(world.config(shaping=shaping, frozen=True))
+        await world.wait(lambda: scheduler.in_hand == 0)
+    else:
+        await world.stop(grace=10.0)
+    assert 1 <= len(mx.messages) <= 2
+    state = await world.store.queue_state(world.clock())
+    assert (state.ready, state.deferred) == (10 - len(mx.messages), 0)
+    await world.start(shaping=shaping) if by == "stop" else scheduler.reconfigure(world.config(shaping=shaping))
+    assert len({message.recipients for message in await mx.wait_for(10)}) == 10

@@ -10,6 +10,7 @@ import pytest
 
 from malote_dev.mailworld.behaviour import Action, Behaviour, Stage
 from malote_relay.delivery import upkeep, watchdog
+from malote_relay.delivery.commands import Drop, QueueCommands, Retry
 from malote_relay.delivery.lanes import Bounds
 from malote_relay.delivery.upkeep import Upkeep
 from malote_relay.store.model import Outcome, Result
@@ -245,3 +246,58 @@ async def test_no_alarm_for_a_frozen_tenant_or_a_destination_that_is_down(world:
     for minutes in range(60, 120, 5):
         care.ahead = minutes * 60.0
         assert (await care.upkeep.look()).stalled == 0.0
+
+
+class SlowReader:
+    """The store's tables, of which each reading takes until everything under way has ended."""
+
+    def __init__(self, world: Any) -> None:
+        self._world = world
+
+    async def read(self, query: Any) -> Any:
+        read = await self._world.store.read(query)
+        await self._world.wait(lambda: not self._world.scheduler.in_hand)
+        return read
+
+
+async def test_what_ends_while_the_queue_is_being_read_has_one_end(world: Any) -> None:
+    """Taken by its host, it is neither dropped nor given up by who still sees it in the queue."""
+    mx, home = await world.domain("shop.example"), await world.domain("acme.example")
+    mx.behaviour = Behaviour(action=Action.SLOW, delay=0.1)
+    await world.start(max_age_seconds=AGE)
+    id = await world.send("bia@shop.example")
+    done = await QueueCommands(SlowReader(world), world.scheduler, world.clock).drop(Drop(message=id, notify=True))  # type: ignore[arg-type]
+    assert (done.recipients, done.said) == (0, "0 taken off the queue; 1 left: being sent right now, or just ended")
+    await world.send("rui@shop.example")
+    world.clock.ahead = PAST
+    care = Upkeep(world.store, SlowReader(world), world.scheduler, world.clock, lambda stalled: None)  # type: ignore[arg-type]
+    assert await care.sweep() == 0
+    await asyncio.sleep(0.2)
+    assert world.results() == [Result.DELIVERED] * 2
+    assert not home.messages
+
+
+@pytest.mark.parametrize("by", ["message", "domain"])
+async def test_what_is_retried_by_hand_goes_at_once_though_its_destination_is_left_alone(world: Any, by: str) -> None:
+    mx = await world.domain("shop.example")
+    mx.behaviour = Behaviour(action=Action.BUSY, stage=Stage.CONNECT)
+    await world.start()
+    await world.send("bia@shop.example")
+    await world.ended(1)
+    id = await world.send("rui@shop.example")
+    await world.wait(lambda: bool(world.scheduler.left_alone()))
+    mx.behaviour = Behaviour()
+    asked = Retry(message=id) if by == "message" else Retry(domain="Shop.example")
+    await QueueCommands(world.store, world.scheduler, world.clock).retry(asked)
+    await mx.wait_for(1, timeout=3)
+
+
+async def test_a_retry_while_all_delivery_is_stopped_promises_nothing_for_now(world: Any) -> None:
+    mx = await world.domain("shop.example")
+    mx.behaviour = Behaviour(action=Action.DEFER)
+    scheduler = await world.start()
+    id = await world.send("bia@shop.example")
+    await world.ended(1)
+    scheduler.reconfigure(world.config(frozen=True))
+    done = await QueueCommands(world.store, scheduler, world.clock).retry(Retry(message=id))
+    assert done.said.startswith("1 of 1 that wait are tried as soon as delivery is not stopped any more")

@@ -352,6 +352,26 @@ async def test_the_relays_own_notices_go_to_the_sender_and_not_to_the_return_pat
     assert (report.mail_from, report.recipients) == ("", ("ana@acme.example",))
 
 
+async def test_success_is_told_by_the_relay_since_a_report_to_its_return_path_would_reach_nobody(
+    relay: Any, site: Any
+) -> None:
+    """RFC 3461: the next server would report to the reverse-path, and that is the relay's own."""
+    site.world.mx.dsn = True
+    session = await relay.signed_in()
+    assert (await session.say("MAIL FROM:<ana@acme.example> ENVID=QQ1")).startswith("250 ")
+    assert (await session.say("RCPT TO:<bob@dest.example> NOTIFY=SUCCESS,DELAY")).startswith("250 ")
+    assert (await session.say("RCPT TO:<eve@dest.example> NOTIFY=NEVER")).startswith("250 ")
+    assert (await session.say("DATA")).startswith("354 ")
+    assert (await session.say(b"From: <ana@acme.example>\r\n\r\nHello\r\n.\r\n")).startswith("250 ")
+    messages = await site.world.mx.wait_for(2)
+    asked = {message.recipients[0]: message.rcpt_options[0][0] for message in messages}
+    assert asked == {"bob@dest.example": "NOTIFY=FAILURE", "eve@dest.example": "NOTIFY=NEVER"}
+    (notice,) = await site.world.provider.wait_for(1)
+    assert notice.recipients == ("ana@acme.example",)
+    assert b"Original-Envelope-Id: QQ1" in notice.content
+    assert b"Final-Recipient: rfc822; bob@dest.example\r\nAction: relayed" in notice.content
+
+
 async def test_the_port_stays_closed_unless_it_is_asked_for(start: Callable[[], Any]) -> None:
     running = await start()
     assert running.relay.bounces.port == 0

@@ -141,6 +141,20 @@ async def test_a_dropped_message_ends_as_failed_and_its_sender_is_not_told(
     assert not world.provider.messages
 
 
+async def test_what_was_held_and_is_dropped_does_not_count_as_waiting(
+    site: Any, start: Any, world: Any, compose: Any, ctl: Run
+) -> None:
+    site.change(plan={"messages_per_hour": 2, "tolerance_percent": 100})
+    relay = await start()
+    for _ in range(4):
+        assert (await relay.send(compose())).accepted
+    await world.mx.wait_for(2)
+    held, _ = await rows(ctl, "queue", "--state", "held")
+    assert (await rows(ctl, "drop", held["message"]))[0]["recipients"] == 1
+    state = await relay.relay._store.queue_state(time.time())
+    assert (state.ready, state.deferred, state.held) == (0, 0, 1)
+
+
 async def test_a_dropped_messages_sender_is_told_when_that_is_asked_for(deferring: Any, world: Any, ctl: Run) -> None:
     (message,) = {row["message"] for row in await rows(ctl, "queue")}
     await rows(ctl, "drop", message, "--notify")

@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from malote_relay.config import SmartHost
 from malote_relay.delivery.attempt import ROUTE_SECONDS, UNROUTABLE_SECONDS, Router
 from malote_relay.delivery.route import Policy, Unroutable
 from malote_relay.resolver import IPAddress, Mx, TemporaryFailure
@@ -89,3 +90,15 @@ async def test_a_new_policy_holds_at_once() -> None:
     router.configure(Policy(own_names=frozenset({"mx.d.example"})))
     with pytest.raises(Unroutable, match="loop"):
         await router.route("d.example")
+
+
+async def test_a_route_is_wholly_by_one_policy_also_when_that_changes_meanwhile() -> None:
+    """Else mail could go past a smart host to hosts whose TLS nobody has looked at."""
+    names = Names()
+    router = names.router()
+    asking = asyncio.create_task(router.route("d.example"))
+    await asyncio.sleep(0)
+    router.configure(Policy(smart_host=SmartHost(host="smart.example", port=587)))
+    names.answer.set()
+    (host,) = (await asking).hosts
+    assert host.name == "smart.example"
