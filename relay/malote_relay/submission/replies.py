@@ -142,6 +142,11 @@ def chunk_taken(octets: int) -> Reply:
     return Reply(250, "2.0.0", f"{octets} octets received")
 
 
+def account_gone(username: str) -> Reply:
+    """The account was there when the transaction began."""
+    return Reply(550, "5.7.1", f"the account {username} does not exist any more", Refused.ACCOUNT_SUSPENDED)
+
+
 def accepted(queue_id: str) -> Reply:
     """The message is on disk and synced."""
     return Reply(250, "2.0.0", f"accepted as {queue_id}")
