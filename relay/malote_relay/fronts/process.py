@@ -34,6 +34,8 @@ from malote_relay.fronts.protocol import (
     Grant,
     Hello,
     Over,
+    Ping,
+    Pong,
     Recall,
     Reload,
     Stop,
@@ -126,6 +128,8 @@ class Front:
                 self._checks.answered(frame)
             case Came():
                 self._crowd.note(frame.client, frame.change)
+            case Ping():
+                self._say(Pong())
             case Begin():
                 self._start(self._server.start(self._places))
             case Reload():

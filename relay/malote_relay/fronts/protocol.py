@@ -145,6 +145,14 @@ class Loaded(Frame, frozen=True):
     error: str = ""
 
 
+class Ping(Frame, frozen=True):
+    """Core: are you there? Whoever stays silent for long is ended."""
+
+
+class Pong(Frame, frozen=True):
+    """Front: yes."""
+
+
 class Stop(Frame, frozen=True):
     """Core: let the transactions under way finish within so many seconds, and end."""
 
@@ -153,7 +161,7 @@ class Stop(Frame, frozen=True):
 
 Any = (
     Hello | Begin | Ask | Grant | Over | Recall | Return | Take | Answer | Check | Checked | Came | Refusal | Reload
-    | Loaded | Stop
+    | Loaded | Ping | Pong | Stop
 )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from malote_relay.config import configuration_hash, encode
+from malote_relay.fronts import supervisor
 
 
 @pytest.fixture(autouse=True)
@@ -205,3 +206,47 @@ async def test_a_transaction_under_way_in_a_front_finishes(start: Any, compose: 
     async with asyncio.timeout(10):
         await stopping
     assert len(await world.mx.wait_for(1)) == 1
+
+
+async def test_a_front_that_hangs_is_ended_and_nobody_waits_for_the_units_it_has(
+    start: Any, site: Any, eventually: Any, compose: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "_PING_SECONDS", 0.3)
+    site.change(plan={"messages_per_hour": 300, "tolerance_percent": 0})
+    relay = await start()
+    server = relay.relay.server
+    clients = await spread(relay, 12)
+    for client in clients:
+        await client.say("MAIL FROM:<ana@acme.example>")
+        assert (await client.say("RCPT TO:<r@dest.example>")).startswith("250")
+    assert relay.reserved() > 12  # both have some in stock
+    hanging = server.pids[0]
+    os.kill(hanging, signal.SIGSTOP)
+    await eventually(
+        lambda: hanging not in server.pids and all(front.begun for front in server._fronts),
+        15.0,
+    )
+    for client in clients:
+        client.close()
+    await eventually(lambda: relay.counted("malote_sessions") == 0)
+    to = tuple(f"r{number}@dest.example" for number in range(100))
+    for _ in range(3):
+        assert (await relay.send(compose(), to=to)).accepted
+
+
+async def test_a_client_is_answered_whatever_breaks_in_the_core(
+    relay: Any, compose: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> None:
+        raise RuntimeError("broken for a test")
+
+    client = await relay.signed_in()
+    monkeypatch.setattr(relay.relay.suppressions, "check", broken)
+    await client.say("MAIL FROM:<ana@acme.example>")
+    assert (await client.say("RCPT TO:<bob@dest.example>")).startswith("451 4.3.0")
+    monkeypatch.undo()
+    assert (await client.say("RCPT TO:<bob@dest.example>")).startswith("250")
+    monkeypatch.setattr(relay.relay._desk, "take", broken)
+    await client.say("DATA")
+    assert (await client.say(compose() + b".\r\n")).startswith("451 4.3.0")
+    assert (await client.say("NOOP")).startswith("250")
