@@ -33,6 +33,7 @@ from malote_relay.fronts.protocol import (
     Frame,
     Grant,
     Hello,
+    Noted,
     Over,
     Ping,
     Pong,
@@ -90,7 +91,12 @@ class Front:
             clock=self._clock,
             metrics=RemoteCounts(self._say),
         )
-        self._server = SubmissionServer(self._door, self._loaded.context, self._crowd)
+        self._server = SubmissionServer(
+            self._door,
+            self._loaded.context,
+            self._crowd,
+            lambda seen, client, account: self._say(Noted(seen, client, account)),
+        )
         self._channel: Channel | None = None
         self._ending = False
         self._stopping: asyncio.Future[float] = asyncio.get_running_loop().create_future()
@@ -128,6 +134,8 @@ class Front:
                 self._checks.answered(frame)
             case Came():
                 self._crowd.note(frame.client, frame.change)
+            case Noted():
+                self._server.note(frame.seen, frame.client, frame.account)
             case Ping():
                 self._say(Pong())
             case Begin():

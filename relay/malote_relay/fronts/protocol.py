@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from malote_relay.submission.admission import Seen
 from malote_relay.submission.replies import Reply
 
 MAX_FRAME: Final = 4 * 1024 * 1024
@@ -126,6 +127,14 @@ class Came(Frame, frozen=True):
     change: int
 
 
+class Noted(Frame, frozen=True):
+    """What a client did that counts against limits everywhere: from a front to the core, and on to the others."""
+
+    seen: Seen
+    client: str
+    account: str
+
+
 class Refusal(Frame, frozen=True):
     """Front: a refusal to count, by its reason (`metrics.Refused`)."""
 
@@ -160,8 +169,8 @@ class Stop(Frame, frozen=True):
 
 
 Any = (
-    Hello | Begin | Ask | Grant | Over | Recall | Return | Take | Answer | Check | Checked | Came | Refusal | Reload
-    | Loaded | Ping | Pong | Stop
+    Hello | Begin | Ask | Grant | Over | Recall | Return | Take | Answer | Check | Checked | Came | Noted | Refusal
+    | Reload | Loaded | Ping | Pong | Stop
 )  # fmt: skip
 
 

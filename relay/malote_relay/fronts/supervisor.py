@@ -2,7 +2,7 @@
 
 Sessions are counted in the core and told on, so that each front holds all of them against the limits; a limit can be
 exceeded by as many as come to different fronts within a millisecond. Octets in flight are divided among the fronts.
-Failed sign-ins are counted by each front for itself.
+Failed sign-ins and connections without one are counted so, too; a front that is started anew has yet to hear of them.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from malote_relay.fronts.protocol import (
     Frame,
     Hello,
     Loaded,
+    Noted,
     Ping,
     Pong,
     Refusal,
@@ -296,6 +297,8 @@ class Fronts:
                 if not front.clients[frame.client]:
                     del front.clients[frame.client]
                 self._came(front, frame.client, frame.change)
+            case Noted():
+                self._tell_others(front, frame)
             case Refusal():
                 self._metrics.refused(Refused(frame.reason))
             case Hello(configuration=configuration):
@@ -360,9 +363,12 @@ class Fronts:
     def _came(self, front: _Front, client: str, change: int) -> None:
         self._sessions += change
         self._metrics.sessions.set(self._sessions)
+        self._tell_others(front, Came(client, change))
+
+    def _tell_others(self, front: _Front, frame: Frame) -> None:
         for other in self._fronts:
             if other is not front and other.begun:
-                self._tell(other, Came(client, change))
+                self._tell(other, frame)
 
     def _say(self, number: int, frame: Frame) -> None:
         self._tell(self._fronts[number], frame)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import os
 import signal
+import time
 from typing import Any
 
 import pytest
@@ -99,6 +101,36 @@ async def test_a_change_is_told_once_every_front_has_it(relay: Any, site: Any, e
 async def test_sessions_are_limited_over_all_fronts(start: Any, site: Any) -> None:
     site.change(limits={"max_sessions": 500, "max_sessions_per_client": 8})
     relay = await start()
+    greetings = []
+    for _ in range(12):
+        dialogue = await relay.plain(greet=False)
+        greetings.append((await dialogue.read())[:3])
+        await asyncio.sleep(0.02)
+    assert greetings == ["220"] * 8 + ["421"] * 4
+
+
+async def test_failed_sign_ins_are_capped_over_all_fronts(start: Any, site: Any) -> None:
+    site.change(sign_in={"max_failures_per_client": 4, "max_failures_per_client_and_account": 100})
+    relay = await start()
+    token = base64.b64encode(b"\0somebody\0wrong").decode()
+    answers = []
+    for _ in range(12):
+        dialogue = await relay.secure()
+        await dialogue.say("EHLO client.example")
+        dialogue.send(f"AUTH PLAIN {token}")
+        with contextlib.suppress(TimeoutError):  # the answer to a failure is delayed, its count is not
+            answers.append((await dialogue.read(0.3))[:3])
+    assert answers == ["421"] * 8
+
+
+async def test_connections_without_sign_in_are_limited_over_all_fronts(start: Any, site: Any) -> None:
+    site.change(limits={"max_connections_without_sign_in_per_minute": 8})
+    relay = await start()
+    if time.monotonic() % 60 > 50:
+        await asyncio.sleep(61 - time.monotonic() % 60)  # all in one minute
+    for _ in range(10):  # these do not count: they have signed in
+        (await relay.signed_in()).close()
+    await asyncio.sleep(0.1)
     greetings = []
     for _ in range(12):
         dialogue = await relay.plain(greet=False)
