@@ -13,8 +13,9 @@ import msgspec
 from malote_relay.submission.admission import Seen
 from malote_relay.submission.replies import Reply
 
-MAX_FRAME: Final = 4 * 1024 * 1024
-"""Octets; content in a frame has at most some 256 KiB, what is larger goes by a file's name."""
+MAX_FRAME: Final = 32 * 1024 * 1024
+"""Octets; content in a frame has at most some 256 KiB, what is larger goes by a file's name. The rest is for
+recipients: some 900 octets each with all that DSN may say of one."""
 
 _LENGTH: Final = 4
 
@@ -183,8 +184,10 @@ _decoder: Final = msgspec.msgpack.Decoder(Any)
 
 
 def encode(frame: Frame) -> bytes:
-    """A frame with its length in front."""
+    """A frame with its length in front. Raises BadFrame when it is too large."""
     body = _encoder.encode(frame)
+    if len(body) > MAX_FRAME:
+        raise BadFrame(f"a frame of {len(body)} octets")
     return len(body).to_bytes(_LENGTH, "big") + body
 
 

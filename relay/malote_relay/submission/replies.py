@@ -109,6 +109,9 @@ NO_POSTMASTER = Reply(
 TOO_MUCH_DATA_IN_FLIGHT = Reply(
     452, "4.3.1", "too much mail is being received at this moment: try again in a minute", Refused.NO_ROOM
 )
+TOO_MANY_AT_ONCE = Reply(
+    554, "5.5.3", "the message has too many recipients: send it in parts", Refused.TOO_MANY_RECIPIENTS
+)
 NO_ROOM = Reply(452, "4.3.1", "no room on the relay's disk: try again later", Refused.NO_ROOM)
 
 
