@@ -13,6 +13,7 @@ from malote_relay.bounces.intake import Intake
 from malote_relay.bounces.session import BounceSession
 from malote_relay.config import RelayConfig
 from malote_relay.submission import replies
+from malote_relay.submission.client import network
 from malote_relay.submission.replies import Reply
 
 _BACKLOG: Final = 128
@@ -71,7 +72,7 @@ class BounceServer:
     @contextmanager
     def _place(self, session: BounceSession) -> Iterator[Reply | None]:
         """A place for a session as long as it lasts; the refusal, when there is none."""
-        client, limits = session.client, self._config().bounces
+        client, limits = network(session.client), self._config().bounces
         self._sessions.add(session)
         self._by_client[client] += 1
         try:
@@ -95,5 +96,6 @@ class BounceServer:
         if minute != self._minute:
             self._minute = minute
             self._sent.clear()
-        self._sent[client] += 1
-        return self._sent[client] <= self._config().bounces.max_messages_per_client_per_minute
+        who = network(client)
+        self._sent[who] += 1
+        return self._sent[who] <= self._config().bounces.max_messages_per_client_per_minute

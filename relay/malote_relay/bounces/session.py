@@ -107,7 +107,7 @@ class BounceSession(Wire):
         await self.push(Reply(220, "", f"{self._config().delivery.helo_name} ESMTP bounces"))
         began = self.loop.time()
         while not self._writer.is_closing():
-            if self._null_sender is None and (self.stopping or self.loop.time() - began > MAX_SECONDS):
+            if self.loop.time() - began > MAX_SECONDS or (self.stopping and self._null_sender is None):
                 self.leave(replies.STOPPING)
                 return
             await self._next()

@@ -37,12 +37,16 @@ class Channel(asyncio.Protocol):
         return channel
 
     def send(self, frame: Frame) -> None:
-        """Say something, by the end of this turn of the loop; into the void when the other end is gone."""
+        """Say something, by the end of this turn of the loop; into the void when the other end is gone.
+
+        Raises BadFrame when it is too large: the other end would take it for nonsense and hang up.
+        """
         if self._transport is None:
             return
+        octets = protocol.encode(frame)
         if not self._waiting:
             self._loop.call_soon(self._flush)
-        self._waiting.append(protocol.encode(frame))
+        self._waiting.append(octets)
 
     def close(self) -> None:
         """Hang up, after what was said. `lost` is called all the same."""

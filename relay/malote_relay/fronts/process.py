@@ -33,7 +33,10 @@ from malote_relay.fronts.protocol import (
     Frame,
     Grant,
     Hello,
+    Noted,
     Over,
+    Ping,
+    Pong,
     Recall,
     Reload,
     Stop,
@@ -88,7 +91,12 @@ class Front:
             clock=self._clock,
             metrics=RemoteCounts(self._say),
         )
-        self._server = SubmissionServer(self._door, self._loaded.context, self._crowd)
+        self._server = SubmissionServer(
+            self._door,
+            self._loaded.context,
+            self._crowd,
+            lambda seen, client, account: self._say(Noted(seen, client, account)),
+        )
         self._channel: Channel | None = None
         self._ending = False
         self._stopping: asyncio.Future[float] = asyncio.get_running_loop().create_future()
@@ -126,6 +134,10 @@ class Front:
                 self._checks.answered(frame)
             case Came():
                 self._crowd.note(frame.client, frame.change)
+            case Noted():
+                self._server.note(frame.seen, frame.client, frame.account)
+            case Ping():
+                self._say(Pong())
             case Begin():
                 self._start(self._server.start(self._places))
             case Reload():

@@ -10,10 +10,12 @@ from typing import Final
 
 import msgspec
 
+from malote_relay.submission.admission import Seen
 from malote_relay.submission.replies import Reply
 
-MAX_FRAME: Final = 4 * 1024 * 1024
-"""Octets; content in a frame has at most some 256 KiB, what is larger goes by a file's name."""
+MAX_FRAME: Final = 32 * 1024 * 1024
+"""Octets; content in a frame has at most some 256 KiB, what is larger goes by a file's name. The rest is for
+recipients: some 900 octets each with all that DSN may say of one."""
 
 _LENGTH: Final = 4
 
@@ -126,6 +128,14 @@ class Came(Frame, frozen=True):
     change: int
 
 
+class Noted(Frame, frozen=True):
+    """What a client did that counts against limits everywhere: from a front to the core, and on to the others."""
+
+    seen: Seen
+    client: str
+    account: str
+
+
 class Refusal(Frame, frozen=True):
     """Front: a refusal to count, by its reason (`metrics.Refused`)."""
 
@@ -145,6 +155,14 @@ class Loaded(Frame, frozen=True):
     error: str = ""
 
 
+class Ping(Frame, frozen=True):
+    """Core: are you there? Whoever stays silent for long is ended."""
+
+
+class Pong(Frame, frozen=True):
+    """Front: yes."""
+
+
 class Stop(Frame, frozen=True):
     """Core: let the transactions under way finish within so many seconds, and end."""
 
@@ -152,8 +170,8 @@ class Stop(Frame, frozen=True):
 
 
 Any = (
-    Hello | Begin | Ask | Grant | Over | Recall | Return | Take | Answer | Check | Checked | Came | Refusal | Reload
-    | Loaded | Stop
+    Hello | Begin | Ask | Grant | Over | Recall | Return | Take | Answer | Check | Checked | Came | Noted | Refusal
+    | Reload | Loaded | Ping | Pong | Stop
 )  # fmt: skip
 
 
@@ -166,8 +184,10 @@ _decoder: Final = msgspec.msgpack.Decoder(Any)
 
 
 def encode(frame: Frame) -> bytes:
-    """A frame with its length in front."""
+    """A frame with its length in front. Raises BadFrame when it is too large."""
     body = _encoder.encode(frame)
+    if len(body) > MAX_FRAME:
+        raise BadFrame(f"a frame of {len(body)} octets")
     return len(body).to_bytes(_LENGTH, "big") + body
 
 

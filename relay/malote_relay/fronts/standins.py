@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Final
 
 from malote_relay.config import Account, RelayConfig, SenderMode
-from malote_relay.fronts.protocol import Answer, Asked, Check, Checked, Frame, Refusal, Take
+from malote_relay.fronts.protocol import Answer, Asked, BadFrame, Check, Checked, Frame, Refusal, Take
 from malote_relay.fronts.purse import Purse
 from malote_relay.metrics import Refused
 from malote_relay.quota import OverLimit, Reservation
 from malote_relay.signing.signer import Signer
 from malote_relay.store.model import NewMessage, NewRecipient
 from malote_relay.store.requests import packed, unpacked
+from malote_relay.submission import replies
 from malote_relay.submission.address import Mailbox
 from malote_relay.submission.replies import Reply
 
@@ -49,9 +50,12 @@ class RemoteDesk:
         number = self._number
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
-        self._say(taken(number, message))
         try:
+            self._say(taken(number, message))
             return await future
+        except BadFrame:
+            self.release(units)
+            return replies.TOO_MANY_AT_ONCE
         finally:
             del self._waiting[number]
 
@@ -197,7 +201,7 @@ def taken(number: int, message: NewMessage) -> Take:
 
 def message(take: Take, incoming: Path) -> NewMessage:
     """The message that was handed over. Raises ValueError for a file that lies elsewhere than in `incoming`."""
-    if take.file and Path(take.file).name != take.file:
+    if take.file and (take.file == ".." or Path(take.file).name != take.file):
         raise ValueError(f"{take.file!r} is not a plain file name")
     return NewMessage(
         id=take.id,

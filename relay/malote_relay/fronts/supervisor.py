@@ -2,7 +2,7 @@
 
 Sessions are counted in the core and told on, so that each front holds all of them against the limits; a limit can be
 exceeded by as many as come to different fronts within a millisecond. Octets in flight are divided among the fronts.
-Failed sign-ins are counted by each front for itself.
+Failed sign-ins and connections without one are counted so, too; a front that is started anew has yet to hear of them.
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ from malote_relay.fronts.protocol import (
     Frame,
     Hello,
     Loaded,
+    Noted,
+    Ping,
+    Pong,
     Refusal,
     Reload,
     Return,
@@ -48,6 +51,7 @@ from malote_relay.fronts.protocol import (
 )
 from malote_relay.metrics import Metrics, Refused
 from malote_relay.quota import HourWindow
+from malote_relay.submission import replies
 from malote_relay.submission.acceptance import ChecksRecipients, ChecksSenders
 from malote_relay.submission.address import Mailbox
 from malote_relay.submission.desk import Desk
@@ -59,6 +63,11 @@ _START_SECONDS: Final = 30.0
 _RELOAD_SECONDS: Final = 10.0
 _END_SECONDS: Final = 8.0
 """Beyond the grace: what is being committed, and the good-byes."""
+
+_PING_SECONDS: Final = 5.0
+_MISSED: Final = 4
+"""Pings in a row without a word: a front that is held up so long (stopped, or hanging) serves nobody, and may keep
+units that others wait for. Not seconds: a whole machine that was asleep wakes up with one ping missed."""
 
 _SOUND_SECONDS: Final = 60.0
 """A front that lived for so long is started again at once."""
@@ -79,6 +88,7 @@ class _Front:
     since: float = 0.0
     failures: int = 0
     begun: bool = False
+    heard: bool = False
     confirmed: asyncio.Event = field(default_factory=asyncio.Event)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     clients: Counter[str] = field(default_factory=Counter)
@@ -220,10 +230,23 @@ class Fronts:
         front.channel = await Channel.over(
             ours, lambda frame: self._hear(front, frame), lambda words: front.gone.set()
         )
+        watch = asyncio.create_task(self._watch(front, front.process))
         try:
             await front.gone.wait()
         finally:
+            watch.cancel()
             await self._bury(front, front.process)
+
+    async def _watch(self, front: _Front, process: subprocess.Popen[bytes]) -> None:
+        """End a front that says nothing any more; that its channel is lost then begins the next one's life."""
+        missed = 0
+        while missed < (_MISSED if front.begun else _START_SECONDS / _PING_SECONDS):
+            front.heard = False
+            self._tell(front, Ping())
+            await asyncio.sleep(_PING_SECONDS)
+            missed = 0 if front.heard else missed + 1
+        _log.error("a front does not answer: it is ended", front=front.number)
+        process.kill()
 
     def _start_process(self, front: _Front, end: socket.socket) -> subprocess.Popen[bytes]:
         places = front.places
@@ -257,7 +280,10 @@ class Fronts:
     # What fronts say.
 
     def _hear(self, front: _Front, frame: protocol.Any) -> None:
+        front.heard = True
         match frame:
+            case Pong():
+                pass
             case Take():
                 self._take(front, frame)
             case Ask():
@@ -271,6 +297,8 @@ class Fronts:
                 if not front.clients[frame.client]:
                     del front.clients[frame.client]
                 self._came(front, frame.client, frame.change)
+            case Noted():
+                self._tell_others(front, frame)
             case Refusal():
                 self._metrics.refused(Refused(frame.reason))
             case Hello(configuration=configuration):
@@ -291,6 +319,9 @@ class Fronts:
             front.files.add(frame.file)
             try:
                 reply = await self._desk.take(message, units)
+            except Exception:  # its client waits for an answer, whatever happens
+                _log.exception("a message failed", id=message.id)
+                reply = replies.INTERNAL_ERROR
             finally:
                 front.files.discard(frame.file)
             self._tell(front, Answer(frame.number, reply))
@@ -298,17 +329,21 @@ class Fronts:
         self._spawn(take())
 
     async def _check(self, front: _Front, frame: Check) -> None:
-        refusal, unknown = None, False
-        if frame.about is Asked.ACCOUNT:
-            refusal = await self._accounts(frame.name)
-        else:
-            local, _, domain = frame.name.rpartition("@")
-            mailbox = Mailbox(local, domain)
-            if frame.about is Asked.RECIPIENT:
-                refusal = await self._recipients.check(mailbox)
-            else:
-                refusal, unknown = await self._senders.check(mailbox)
+        try:
+            refusal, unknown = await self._checked(frame)
+        except Exception:  # its client waits for an answer, whatever happens
+            _log.exception("a check failed", about=frame.about.value)
+            refusal, unknown = replies.INTERNAL_ERROR, False
         self._tell(front, Checked(frame.number, refusal, unknown))
+
+    async def _checked(self, frame: Check) -> tuple[Reply | None, bool]:
+        if frame.about is Asked.ACCOUNT:
+            return await self._accounts(frame.name), False
+        local, _, domain = frame.name.rpartition("@")
+        mailbox = Mailbox(local, domain)
+        if frame.about is Asked.RECIPIENT:
+            return await self._recipients.check(mailbox), False
+        return await self._senders.check(mailbox)
 
     def _confirm(self, front: _Front, configuration: str, error: str) -> None:
         """A front has loaded a configuration: when it is not the core's it tries again, until told otherwise."""
@@ -328,9 +363,12 @@ class Fronts:
     def _came(self, front: _Front, client: str, change: int) -> None:
         self._sessions += change
         self._metrics.sessions.set(self._sessions)
+        self._tell_others(front, Came(client, change))
+
+    def _tell_others(self, front: _Front, frame: Frame) -> None:
         for other in self._fronts:
             if other is not front and other.begun:
-                self._tell(other, Came(client, change))
+                self._tell(other, frame)
 
     def _say(self, number: int, frame: Frame) -> None:
         self._tell(self._fronts[number], frame)

@@ -30,17 +30,16 @@ def field_value(value: bytes) -> bytes:
 
 def split_fields(header: bytes) -> list[tuple[bytes, bytes]]:
     """Header fields (name, value as it stands, still folded) in their order. Lines that are no field are left out."""
-    fields: list[tuple[bytes, bytes]] = []
+    fields: list[tuple[bytes, list[bytes]]] = []
     for line in header.split(b"\r\n"):
         if line[:1] in (b" ", b"\t"):
             if fields:
-                name, value = fields[-1]
-                fields[-1] = (name, value + b"\r\n" + line)
+                fields[-1][1].append(line)
             continue
         name, colon, value = line.partition(b":")
         if colon:
-            fields.append((name, value))
-    return fields
+            fields.append((name, [value]))
+    return [(name, b"\r\n".join(lines)) for name, lines in fields]
 
 
 class BodyHash:

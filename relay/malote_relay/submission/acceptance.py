@@ -185,7 +185,9 @@ class Door:
         """
         rules, signer = self.rules, self.signer
         # Asked again: the configuration may have changed while the message came in.
-        account = rules.accounts.get(transaction.account.username, transaction.account)
+        account = rules.accounts.get(transaction.account.username)
+        if account is None:
+            return replies.account_gone(transaction.account.username)
         if refusal := rules.may_submit(account) or rules.reverse_path(transaction.sender):
             return refusal
         try:

@@ -6,6 +6,7 @@ their client until it signs in, so that only those that never do are held back.
 
 from __future__ import annotations
 
+import enum
 import time
 from collections.abc import Callable
 from typing import Final
@@ -19,11 +20,29 @@ MAX_CLIENTS: Final = 10_000
 """Clients whose connections of a minute are counted: the oldest are forgotten first."""
 
 
-class Admission:
-    """Counts sessions and connections by client: what `client.network` makes of its address."""
+class Seen(enum.StrEnum):
+    """What a client did that counts with every process that listens on the same ports."""
 
-    def __init__(self, crowd: Crowd, monotonic: Callable[[], float] = time.monotonic) -> None:
+    CONNECTED = "connected"
+    FAILED = "failed"
+    SIGNED_IN = "signed-in"
+
+
+Told = Callable[[Seen, str, str], None]
+"""Told what was seen here, of which client, and with which account (user name; "" for none)."""
+
+
+class Admission:
+    """Counts sessions and connections by client: what `client.network` makes of its address.
+
+    `told` hears of each connection counted here; those counted elsewhere come by `note`.
+    """
+
+    def __init__(
+        self, crowd: Crowd, monotonic: Callable[[], float] = time.monotonic, told: Told | None = None
+    ) -> None:
         self._crowd = crowd
+        self._told = told
         self._monotonic = monotonic
         self._strangers: dict[str, int] = {}
         self._minute = 0
@@ -31,20 +50,31 @@ class Admission:
     def enter(self, client: str, limits: Limits) -> Reply | None:
         """Count a session; `leave` must follow in any case. Gives the refusal when there is no room for it."""
         self._crowd.enter(client)
-        minute = int(self._monotonic() // 60)
-        if minute != self._minute:
-            self._minute = minute
-            self._strangers.clear()
         if self._crowd.total > limits.max_sessions:
             return replies.TOO_MANY_SESSIONS
         if self._crowd.of(client) > limits.max_sessions_per_client:
             return replies.TOO_MANY_SESSIONS_HERE
-        strangers = self._strangers.pop(client, 0)
-        full = strangers >= limits.max_connections_without_sign_in_per_minute
-        self._strangers[client] = strangers if full else strangers + 1
+        self._forget()
+        if self._strangers.get(client, 0) >= limits.max_connections_without_sign_in_per_minute:
+            self._strangers[client] = self._strangers.pop(client)
+            return replies.TOO_MANY_CONNECTIONS
+        self.note(client)
+        if self._told is not None:
+            self._told(Seen.CONNECTED, client, "")
+        return None
+
+    def note(self, client: str) -> None:
+        """Count a connection, be it here or in another process that listens on the same ports."""
+        self._forget()
+        self._strangers[client] = self._strangers.pop(client, 0) + 1
         if len(self._strangers) > MAX_CLIENTS:
             del self._strangers[next(iter(self._strangers))]
-        return replies.TOO_MANY_CONNECTIONS if full else None
+
+    def _forget(self) -> None:
+        minute = int(self._monotonic() // 60)
+        if minute != self._minute:
+            self._minute = minute
+            self._strangers.clear()
 
     def signed_in(self, client: str) -> None:
         """A session's client is no stranger: its connection counts no more."""

@@ -22,11 +22,15 @@ _BDAT = re.compile(r"([0-9]+)(?: +(LAST))?\Z", re.IGNORECASE)
 
 
 class CommandError(Exception):
-    """The command cannot be carried out as written; `reply` is the answer."""
+    """The command cannot be carried out as written; `reply` is the answer.
 
-    def __init__(self, reply: Reply) -> None:
+    `last`: nothing that follows may be read as a command, since where the next one begins is not known.
+    """
+
+    def __init__(self, reply: Reply, *, last: bool = False) -> None:
         super().__init__(reply.text)
         self.reply = reply
+        self.last = last
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +53,18 @@ class Rcpt:
     orcpt: str = ""
 
 
+def announces_content(line: bytes) -> bool:
+    """Whether octets that are no commands follow a line that begins like this, as many as it says."""
+    return line[:4].upper() == b"BDAT"
+
+
 def split(line: bytes) -> tuple[str, str]:
     """The verb in capitals and its argument. Raises CommandError for octets that are no text."""
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError:
-        raise CommandError(Reply(500, "5.5.2", "the command is neither ASCII nor UTF-8")) from None
+        reply = Reply(500, "5.5.2", "the command is neither ASCII nor UTF-8")
+        raise CommandError(reply, last=announces_content(line)) from None
     verb, _, argument = text.partition(" ")
     return verb.upper(), argument.strip(" ")
 
@@ -119,10 +129,14 @@ def rcpt(argument: str, *, smtputf8: bool, postmaster: Mailbox | None = None) ->
 
 
 def bdat(argument: str) -> tuple[int, bool]:
-    """The argument of BDAT: the chunk's octets, and whether it is the last. Raises CommandError."""
+    """The argument of BDAT: the chunk's octets, and whether it is the last. Raises CommandError.
+
+    How many octets follow a size that cannot be read is not known: whoever went on with the session would read a
+    message's content as commands.
+    """
     match = _BDAT.match(argument)
     if match is None:
-        raise CommandError(syntax("BDAT bytes [LAST]"))
+        raise CommandError(syntax("BDAT bytes [LAST]"), last=True)
     return int(match[1]), match[2] is not None
 
 

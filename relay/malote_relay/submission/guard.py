@@ -13,6 +13,8 @@ taking the relay's time. The damage that a guard itself can do is larger: to loc
 
 Failures are forgotten one by one, evenly over the window. Names that do not exist are counted like those that do, and
 every refusal reads the same, so that nobody learns which there are.
+
+Where several processes listen on the same ports each has a guard, and tells the others what it saw.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from __future__ import annotations
 from typing import Final, TypeVar
 
 from malote_relay.config import SignIn
+from malote_relay.submission.admission import Seen, Told
 
 T = TypeVar("T")
 
@@ -52,9 +55,13 @@ class _Failures:
 
 
 class Guard:
-    """Counts failures. A client is what `client.network` makes of its address; `now` is from any steady clock."""
+    """Counts failures. A client is what `client.network` makes of its address; `now` is from any steady clock.
 
-    def __init__(self) -> None:
+    `told` hears of what `failed` and `succeeded` are told; what was seen elsewhere comes by `note`.
+    """
+
+    def __init__(self, told: Told | None = None) -> None:
+        self._told = told
         self._of_client = _Failures()
         self._of_account = _Failures()
         self._of_both = _Failures()
@@ -77,6 +84,18 @@ class Guard:
 
     def failed(self, client: str, username: str, settings: SignIn, now: float) -> float:
         """Note a failure, and give the delay in seconds before it is answered."""
+        if self._told is not None:
+            self._told(Seen.FAILED, client, username[:_MAX_NAME])
+        return self._note_failure(client, username, settings, now)
+
+    def note(self, seen: Seen, client: str, username: str, settings: SignIn, now: float) -> None:
+        """Note what another process saw of this client."""
+        if seen is Seen.FAILED:
+            self._note_failure(client, username, settings, now)
+        elif seen is Seen.SIGNED_IN:
+            self._note_success(client, username, now)
+
+    def _note_failure(self, client: str, username: str, settings: SignIn, now: float) -> float:
         account = username[:_MAX_NAME]
         window = settings.window
         level = max(
@@ -88,6 +107,11 @@ class Guard:
 
     def succeeded(self, client: str, username: str, now: float) -> None:
         """Note that this client has signed in to this account."""
+        if self._told is not None:
+            self._told(Seen.SIGNED_IN, client, username[:_MAX_NAME])
+        self._note_success(client, username, now)
+
+    def _note_success(self, client: str, username: str, now: float) -> None:
         both = (client, username[:_MAX_NAME])
         self._known.pop(both, None)
         self._known[both] = now

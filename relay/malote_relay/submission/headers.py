@@ -73,9 +73,8 @@ def split(content: bytes) -> tuple[list[Field], int]:
         return [], 0
     end = content.find(b"\r\n\r\n")
     section = content[: end + 2] if end >= 0 else content
-    fields: list[Field] = []
     names: list[bytes] = []
-    raws: list[bytes] = []
+    raws: list[list[bytes]] = []  # a field's lines are joined once: a field may have tens of thousands
     lines = section.split(b"\r\n")[:-1]
     if section.count(b"\r") != len(lines) or section.count(b"\n") != len(lines):
         raise HeaderError("the header has a CR or LF that stands alone: others may see one more line there")
@@ -85,7 +84,7 @@ def split(content: bytes) -> tuple[list[Field], int]:
                 raise HeaderError("the first line is a continuation of nothing")
             if not line.strip(b" \t"):
                 raise HeaderError(f"line {number} of the header consists of blanks only")
-            raws[-1] += line + b"\r\n"
+            raws[-1].append(line)
             continue
         name, colon, _ = line.partition(b":")
         if not colon or not _NAME.match(name):
@@ -94,10 +93,10 @@ def split(content: bytes) -> tuple[list[Field], int]:
                 raise HeaderError(f"line {number} of the header has a blank before the colon: write '{label}:'")
             raise HeaderError(f"line {number} is no header field (an empty line must stand before the body)")
         names.append(name.lower())
-        raws.append(line + b"\r\n")
+        raws.append([line])
     if len(names) > MAX_FIELDS:
         raise HeaderError(f"the message has {len(names)} header fields: {MAX_FIELDS} are allowed")
-    fields = [Field(name, raw) for name, raw in zip(names, raws, strict=True)]
+    fields = [Field(name, b"\r\n".join((*raw, b""))) for name, raw in zip(names, raws, strict=True)]
     return fields, len(section)
 
 

@@ -28,6 +28,9 @@ _HANDSHAKE_SECONDS: Final = 30.0
 _PROXY_SECONDS: Final = 5.0
 """A proxy sends its header with the first packet; this leaves room for one that is lost and sent again."""
 
+_MAX_UNHEARD: Final = 1000
+"""Connections from proxies that have yet to say whose they are: nobody counts them so far."""
+
 _NO_SUCH_FAMILY: Final = frozenset((errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL))
 
 P = TypeVar("P", bound=asyncio.Protocol)
@@ -56,6 +59,7 @@ class Listener(Generic[P]):
         self._failed = failed
         self._proxies = proxies
         self._tasks: set[asyncio.Task[None]] = set()
+        self._unheard = 0
 
     def start(self, sockets: Sequence[socket.socket], backlog: int) -> None:
         """Listen on sockets that are bound. Raises OSError."""
@@ -89,6 +93,10 @@ class Listener(Generic[P]):
                     continue
                 proxies = self._proxies()
                 if proxies and _is_in(peer[0], proxies):
+                    if self._unheard >= _MAX_UNHEARD:
+                        connection.close()
+                        continue
+                    self._unheard += 1
                     self._spawn(self._hear_proxy(connection, peer[0]))
                 else:
                     self._take(connection, peer[0])
@@ -106,6 +114,8 @@ class Listener(Generic[P]):
         except BaseException:
             connection.close()
             raise
+        finally:
+            self._unheard -= 1
         if client:
             self._take(connection, client)
         else:

@@ -109,6 +109,9 @@ NO_POSTMASTER = Reply(
 TOO_MUCH_DATA_IN_FLIGHT = Reply(
     452, "4.3.1", "too much mail is being received at this moment: try again in a minute", Refused.NO_ROOM
 )
+TOO_MANY_AT_ONCE = Reply(
+    554, "5.5.3", "the message has too many recipients: send it in parts", Refused.TOO_MANY_RECIPIENTS
+)
 NO_ROOM = Reply(452, "4.3.1", "no room on the relay's disk: try again later", Refused.NO_ROOM)
 
 
@@ -140,6 +143,11 @@ def malformed(what: str) -> Reply:
 def chunk_taken(octets: int) -> Reply:
     """RFC 3030 section 2: the chunk has come, and more are waited for."""
     return Reply(250, "2.0.0", f"{octets} octets received")
+
+
+def account_gone(username: str) -> Reply:
+    """The account was there when the transaction began."""
+    return Reply(550, "5.7.1", f"the account {username} does not exist any more", Refused.ACCOUNT_SUSPENDED)
 
 
 def accepted(queue_id: str) -> Reply:

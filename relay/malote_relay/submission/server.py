@@ -16,7 +16,7 @@ from typing import Final
 from malote_relay.config import CERTIFICATE_FILE, CERTIFICATE_KEY_FILE, ConfigError
 from malote_relay.submission import replies
 from malote_relay.submission.acceptance import Door
-from malote_relay.submission.admission import Admission
+from malote_relay.submission.admission import Admission, Seen, Told
 from malote_relay.submission.client import network
 from malote_relay.submission.crowd import Crowd
 from malote_relay.submission.guard import Guard
@@ -47,13 +47,13 @@ def tls_context(directory: Path) -> ssl.SSLContext:
 
 
 class SubmissionServer:
-    """The submission listeners of one relay."""
+    """The submission listeners of one relay, or of one of its processes: then `told` is how the others hear."""
 
-    def __init__(self, door: Door, context: ssl.SSLContext, crowd: Crowd) -> None:
+    def __init__(self, door: Door, context: ssl.SSLContext, crowd: Crowd, told: Told | None = None) -> None:
         self._door = door
-        self.guard = Guard()
+        self.guard = Guard(told)
         self._context = context
-        self._admission = Admission(crowd)
+        self._admission = Admission(crowd, told=told)
         self._sessions: dict[Session, str] = {}  # and who their clients are for the limits
         self._servers: list[Listener[Session]] = []
         self._stopping = False
@@ -68,6 +68,16 @@ class SubmissionServer:
     def use(self, context: ssl.SSLContext) -> None:
         """Use another certificate from the next handshake on."""
         self._context = context
+
+    def note(self, seen: Seen, client: str, account: str) -> None:
+        """Take in what another process that listens on the same ports saw of a client."""
+        if seen is Seen.CONNECTED:
+            self._admission.note(client)
+            return
+        if seen is Seen.SIGNED_IN:
+            self._admission.signed_in(client)
+        now = asyncio.get_running_loop().time()
+        self.guard.note(seen, client, account, self._door.rules.config.sign_in, now)
 
     async def start(self, places: Places | None = None) -> None:
         """Take clients from these sockets, or from those that the configuration says. Raises OSError, with words."""

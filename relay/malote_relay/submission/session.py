@@ -137,14 +137,15 @@ class Session(SignsIn):
         try:
             line = await self.line(MAX_AUTH_LINE, self.patience)
             if len(line) > MAX_COMMAND - 2 and line[:5].upper() != b"AUTH ":
-                raise CommandError(replies.LINE_TOO_LONG)
+                raise CommandError(replies.LINE_TOO_LONG, last=commands.announces_content(line))
             verb, argument = commands.split(line)
             if verb not in self._smtp_methods:
-                raise CommandError(replies.NOT_IMPLEMENTED if verb in _ELSEWHERE else replies.NOT_A_COMMAND)
+                reply = replies.NOT_IMPLEMENTED if verb in _ELSEWHERE else replies.NOT_A_COMMAND
+                raise CommandError(reply, last=commands.announces_content(line))
             await self._smtp_methods[verb](argument)
         except CommandError as error:
             await self.push(error.reply)
-            if error.reply.code == 421:
+            if error.last or error.reply.code == 421:
                 self.leave()
         except Gone:
             raise
@@ -258,9 +259,11 @@ class Session(SignsIn):
                 raise CommandError(replies.RECIPIENT_FIRST)
         except CommandError as error:
             # Section 2: the chunk comes all the same, and is no command.
-            limits, patience = self._door.rules.config.limits, self._door.rules.config.plan.max_message_bytes
-            stray = Transfer(self, None, patience if self._account else 0, limits.data_timeout, error.reply)
-            await stray.chunk(size, last=last)
+            config = self._door.rules.config
+            limit, seconds = config.plan.max_message_bytes, config.limits.data_timeout
+            if self._account is None:  # a stranger's time is limited however it is spent
+                limit, seconds = 0, min(seconds, self.patience)
+            await Transfer(self, None, limit, seconds, error.reply).chunk(size, last=last)
             raise
         if self._transfer is None:
             self._transfer = self._new_transfer()

@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Final, cast
 from aiosmtpd.smtp import SMTP
 
 from malote_relay.submission import replies
-from malote_relay.submission.commands import CommandError
+from malote_relay.submission.commands import CommandError, announces_content
 from malote_relay.submission.replies import Reply
 
 _BUFFER: Final = 128 * 1024
@@ -129,20 +129,22 @@ class Wire(SMTP):
         in CRLF, or had a CR or NUL inside.
         """
         deadline: float | None = None
-        dropped = False
+        dropped = last = False
         looked = 0
         while (end := -1 if self._broken else self._incoming.find(b"\n", looked)) < 0:
             looked = len(self._incoming)
             if looked > _BUFFER and not self._broken:
+                last = last or (not dropped and announces_content(self._incoming))
                 self._take(looked)
                 dropped, looked = True, 0
             deadline = deadline or self.loop.time() + seconds
             await self._hear(deadline)
         line = self._take(end + 1)
+        last = last or (not dropped and announces_content(line))
         if dropped or len(line) > limit:
-            raise CommandError(too_long)
+            raise CommandError(too_long, last=last)
         if not line.endswith(b"\r\n") or b"\r" in line[:-2] or b"\0" in line:
-            raise CommandError(replies.BAD_LINE_END)
+            raise CommandError(replies.BAD_LINE_END, last=last)
         return line[:-2]
 
     async def block(self, deadline: float, most: int = BLOCK) -> bytes:

@@ -46,7 +46,7 @@ _CONFIG = RelayConfig(
     domains=(Domain(name="acme.example", sending=True),),
     limits=Limits(min_free_bytes=0),
 )
-_CHUNK = re.compile(rb"BDAT +([0-9]{1,18})( +LAST)? *\Z", re.IGNORECASE)
+_CHUNK = re.compile(rb"BDAT +([0-9]+)( +LAST)? *\Z", re.IGNORECASE)
 _REPLY = re.compile(rb"((?:[2-5][0-9]{2}-[^\r\n]*\r\n)*)([2-5][0-9]{2})(?: [^\r\n]*)?\r\n")
 
 
@@ -214,6 +214,7 @@ class _Walk:
         self._replies.pop(0)
         self._contents: list[bytes] = []
         self._chunks = b""
+        self._raw = b""
 
     def compare(self, kept: Sequence[NewMessage]) -> None:
         self._walk()
@@ -235,6 +236,9 @@ class _Walk:
             if code == 421 or (code == 221 and not self._replies):
                 return
             chunk = _CHUNK.match(line)
+            if self._raw[:4].upper() == b"BDAT" and (chunk is None or len(line) > dialogue.MAX_COMMAND - 2):
+                assert not self._replies, "what follows a chunk that cannot be counted was read as commands"
+                return
             while code == 334:
                 if self._line() is None:
                     return
@@ -265,7 +269,7 @@ class _Walk:
         line, end, rest = self._stream.partition(b"\n")
         if not end:
             return None
-        self._stream = rest
+        self._stream, self._raw = rest, line
         # One that does not end in CRLF is answered, but is no command.
         return line.removesuffix(b"\r") if line.endswith(b"\r") and b"\r" not in line[:-1] else b""
 

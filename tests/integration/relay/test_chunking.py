@@ -143,6 +143,44 @@ async def test_chunks_out_of_place_are_refused_and_swallowed(relay: Any) -> None
     assert (await bdat(dialogue, HEADER, last=True)).startswith("250 2.0.0 accepted")
 
 
+@pytest.mark.parametrize(
+    ("command", "answer"),
+    [
+        (b"BDAT\r\n", "501 5.5.4 write it as: BDAT bytes [LAST]"),
+        (b"BDAT x\r\n", "501 5.5.4"),
+        (b"BDAT -1\r\n", "501 5.5.4"),
+        (b"BDAT 0x10\r\n", "501 5.5.4"),
+        (b"BDAT 16 FIRST\r\n", "501 5.5.4"),
+        (b"BDAT 16 LAST LAST\r\n", "501 5.5.4"),
+        (b"BDAT\t16 LAST\r\n", "500 5.5.2"),
+        (b"bdat 16\n", "500 5.5.2"),
+        (b"BDAT 16\r\r\n", "500 5.5.2"),
+        (b"BDAT 16 \xff\r\n", "500 5.5.2"),
+        (b"BDAT " + b"1" * 3000 + b"\r\n", "500 5.5.2"),
+        (b"BDAT " + b"1" * 300_000 + b"\r\n", "500 5.5.2"),
+    ],
+)
+async def test_nothing_behind_a_chunk_that_cannot_be_counted_is_a_command(
+    relay: Any, command: bytes, answer: str
+) -> None:
+    """What an attacker wrote into the content would else be: a message of its own."""
+    dialogue = await begun(relay)
+    dialogue.send(command + b"RSET\r\nNOOP\r\nMAIL FROM:<bia@acme.example>\r\n")
+    assert (await dialogue.read()).startswith(answer)
+    assert await dialogue.closed()
+
+
+async def test_a_stranger_has_no_more_time_for_a_chunk_than_for_signing_in(
+    start: Callable[[], Any], site: Any
+) -> None:
+    site.change(limits={"sign_in_timeout": 1.0, "data_timeout": 60.0})
+    relay = await start()
+    dialogue = await relay.plain()
+    dialogue.send(b"BDAT 1000\r\nx")
+    assert (await dialogue.read(timeout=5.0)).startswith("421 4.4.2")
+    assert await dialogue.closed()
+
+
 async def test_a_stranger_cannot_have_a_chunk_swallowed_without_end(relay: Any) -> None:
     dialogue = await relay.plain()
     dialogue.send(b"BDAT 99999999999999999999999\r\n")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import os
 import signal
+import time
 from typing import Any
 
 import pytest
 
 from malote_relay.config import configuration_hash, encode
+from malote_relay.fronts import supervisor
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +101,36 @@ async def test_a_change_is_told_once_every_front_has_it(relay: Any, site: Any, e
 async def test_sessions_are_limited_over_all_fronts(start: Any, site: Any) -> None:
     site.change(limits={"max_sessions": 500, "max_sessions_per_client": 8})
     relay = await start()
+    greetings = []
+    for _ in range(12):
+        dialogue = await relay.plain(greet=False)
+        greetings.append((await dialogue.read())[:3])
+        await asyncio.sleep(0.02)
+    assert greetings == ["220"] * 8 + ["421"] * 4
+
+
+async def test_failed_sign_ins_are_capped_over_all_fronts(start: Any, site: Any) -> None:
+    site.change(sign_in={"max_failures_per_client": 4, "max_failures_per_client_and_account": 100})
+    relay = await start()
+    token = base64.b64encode(b"\0somebody\0wrong").decode()
+    answers = []
+    for _ in range(12):
+        dialogue = await relay.secure()
+        await dialogue.say("EHLO client.example")
+        dialogue.send(f"AUTH PLAIN {token}")
+        with contextlib.suppress(TimeoutError):  # the answer to a failure is delayed, its count is not
+            answers.append((await dialogue.read(0.3))[:3])
+    assert answers == ["421"] * 8
+
+
+async def test_connections_without_sign_in_are_limited_over_all_fronts(start: Any, site: Any) -> None:
+    site.change(limits={"max_connections_without_sign_in_per_minute": 8})
+    relay = await start()
+    if time.monotonic() % 60 > 50:
+        await asyncio.sleep(61 - time.monotonic() % 60)  # all in one minute
+    for _ in range(10):  # these do not count: they have signed in
+        (await relay.signed_in()).close()
+    await asyncio.sleep(0.1)
     greetings = []
     for _ in range(12):
         dialogue = await relay.plain(greet=False)
@@ -205,3 +238,47 @@ async def test_a_transaction_under_way_in_a_front_finishes(start: Any, compose: 
     async with asyncio.timeout(10):
         await stopping
     assert len(await world.mx.wait_for(1)) == 1
+
+
+async def test_a_front_that_hangs_is_ended_and_nobody_waits_for_the_units_it_has(
+    start: Any, site: Any, eventually: Any, compose: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "_PING_SECONDS", 0.3)
+    site.change(plan={"messages_per_hour": 300, "tolerance_percent": 0})
+    relay = await start()
+    server = relay.relay.server
+    clients = await spread(relay, 12)
+    for client in clients:
+        await client.say("MAIL FROM:<ana@acme.example>")
+        assert (await client.say("RCPT TO:<r@dest.example>")).startswith("250")
+    assert relay.reserved() > 12  # both have some in stock
+    hanging = server.pids[0]
+    os.kill(hanging, signal.SIGSTOP)
+    await eventually(
+        lambda: hanging not in server.pids and all(front.begun for front in server._fronts),
+        15.0,
+    )
+    for client in clients:
+        client.close()
+    await eventually(lambda: relay.counted("malote_sessions") == 0)
+    to = tuple(f"r{number}@dest.example" for number in range(100))
+    for _ in range(3):
+        assert (await relay.send(compose(), to=to)).accepted
+
+
+async def test_a_client_is_answered_whatever_breaks_in_the_core(
+    relay: Any, compose: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> None:
+        raise RuntimeError("broken for a test")
+
+    client = await relay.signed_in()
+    monkeypatch.setattr(relay.relay.suppressions, "check", broken)
+    await client.say("MAIL FROM:<ana@acme.example>")
+    assert (await client.say("RCPT TO:<bob@dest.example>")).startswith("451 4.3.0")
+    monkeypatch.undo()
+    assert (await client.say("RCPT TO:<bob@dest.example>")).startswith("250")
+    monkeypatch.setattr(relay.relay._desk, "take", broken)
+    await client.say("DATA")
+    assert (await client.say(compose() + b".\r\n")).startswith("451 4.3.0")
+    assert (await client.say("NOOP")).startswith("250")

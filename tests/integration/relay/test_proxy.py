@@ -128,3 +128,16 @@ async def test_the_networks_are_reloaded(relay: Any, site: Any) -> None:
     await relay.relay._watcher.look()
     dialogue = await relay.plain(source=PROXY)
     assert (await dialogue.say("NOOP")).startswith("250 ")
+
+
+async def test_connections_that_do_not_say_whose_they_are_are_bounded(
+    relay: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "_MAX_UNHEARD", 2)
+    silent = [await relay.plain(greet=False, source=PROXY) for _ in range(2)]
+    one_more = await relay.plain(greet=False, source=PROXY)
+    assert await one_more.closed(2.0)
+    for dialogue in silent:
+        dialogue.close()
+    await asyncio.sleep(0.1)
+    await relay.plain(source=PROXY, header=V1)

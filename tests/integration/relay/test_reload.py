@@ -67,6 +67,20 @@ async def error_shown(relay: Any, words: str) -> dict[str, Any]:
     raise AssertionError(f"no error with {words!r}, but {answer}")
 
 
+@pytest.mark.parametrize("processes", [0, 2])
+async def test_an_account_that_is_deleted_while_its_message_comes_in_is_not_taken_from(
+    start: Callable[[], Any], site: Any, compose: Any, processes: int
+) -> None:
+    site.change(listen={"processes": processes})
+    relay = await start()
+    dialogue = await relay.at_data()
+    dialogue.send(compose())
+    site.change(accounts=site.config.accounts[1:])
+    await until(relay, configHash=configuration_hash(encode(site.config)))
+    assert (await dialogue.say(b".\r\n")) == "550 5.7.1 the account app@acme does not exist any more"
+    assert await relay.stored() == 0
+
+
 async def test_the_hash_in_force_is_told(relay: Any, site: Any) -> None:
     text = (site.directory / CONFIG_FILE).read_bytes()
     assert await readiness(relay) == {"ready": True, "configHash": configuration_hash(text), "submissionOpen": True}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import msgspec
@@ -22,7 +23,8 @@ from malote_relay.fronts.protocol import (
     Return,
     Take,
 )
-from malote_relay.fronts.standins import message, taken
+from malote_relay.fronts.purse import Purse
+from malote_relay.fronts.standins import RemoteDesk, message, taken
 from malote_relay.metrics import Refused
 from malote_relay.store.model import DsnRequest, NewMessage, NewRecipient, Notify
 from malote_relay.store.model import Return as Returned
@@ -100,3 +102,48 @@ def test_a_file_is_only_taken_from_where_fronts_write() -> None:
     take = msgspec.structs.replace(taken(1, whole), file="../relay.db")
     with pytest.raises(ValueError, match="plain file name"):
         message(take, INCOMING)
+
+
+async def test_a_message_too_large_to_hand_over_is_refused_and_its_units_go_back() -> None:
+    """What the core would take for nonsense costs one client its message, and not all clients their front."""
+    said: list[Frame] = []
+
+    def say(frame: Frame) -> None:
+        protocol.encode(frame)
+        said.append(frame)
+
+    purse = Purse(say)
+    purse.granted(0, 3)
+    units = [await purse.reserve() for _ in range(3)]
+    whole = NewMessage(
+        id="0123",
+        account="app",
+        reverse_path="ana@acme.example",
+        header_from="ana@acme.example",
+        message_id="<1@acme.example>",
+        recipients=[NewRecipient("bob@dest.example", hour=0)],
+        content=b"x" * protocol.MAX_FRAME,
+        size=protocol.MAX_FRAME,
+        received_at=0.0,
+    )
+    reply = await asyncio.wait_for(RemoteDesk(purse, say).take(whole, units), 5.0)
+    assert (reply.code, reply.enhanced) == (554, "5.5.3")
+    assert purse.spare == 3
+    assert not any(isinstance(frame, Take) for frame in said)
+
+
+def test_as_many_recipients_as_a_plan_may_allow_fit_with_all_that_dsn_says() -> None:
+    request = DsnRequest(Notify.FAILURE, True, "rfc822;" + "o" * 493, "e" * 100, Returned.FULL)
+    recipient = NewRecipient("r" * 64 + "@" + "d" * 190 + ".example", hour=0, dsn=request)
+    whole = NewMessage(
+        id="0123",
+        account="app",
+        reverse_path="ana@acme.example",
+        header_from="ana@acme.example",
+        message_id="<1@acme.example>",
+        recipients=[recipient] * 30_000,
+        content=b"x" * 512 * 1024,
+        size=1,
+        received_at=0.0,
+    )
+    assert Parser().feed(protocol.encode(taken(1, whole)))

@@ -1,0 +1,36 @@
+"""Who may bring bounces, and how many: an IPv6 customer's whole network is one client."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+from malote_relay.bounces.server import BounceServer
+from malote_relay.config import Bounces
+from malote_relay.submission import replies
+
+
+@dataclass(frozen=True)
+class Session:
+    client: str
+
+
+def server(**limits: int) -> Any:
+    config: Any = SimpleNamespace(bounces=Bounces(**limits))
+    anything: Any = None
+    return BounceServer(anything, lambda: config, anything)
+
+
+def test_sessions_are_limited_per_network() -> None:
+    bounces = server(max_sessions_per_client=1)
+    one, two, other = map(Session, ("2001:db8::1", "2001:db8::2", "2001:db8:1::1"))
+    with bounces._place(one) as first, bounces._place(two) as second, bounces._place(other) as third:
+        assert (first, second, third) == (None, replies.TOO_MANY_SESSIONS_HERE, None)
+
+
+async def test_messages_are_limited_per_network() -> None:
+    bounces = server(max_messages_per_client_per_minute=2)
+    may = [bounces._may_send(f"2001:db8::{number}") for number in range(3)]
+    assert may == [True, True, False]
+    assert bounces._may_send("192.0.2.1")
