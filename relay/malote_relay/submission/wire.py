@@ -134,7 +134,7 @@ class Wire(SMTP):
         while (end := -1 if self._broken else self._incoming.find(b"\n", looked)) < 0:
             looked = len(self._incoming)
             if looked > _BUFFER and not self._broken:
-                last = last or (not dropped and announces_content(self._incoming))
+                last = last or (not dropped and announces_content(bytes(self._incoming[:4])))
                 self._take(looked)
                 dropped, looked = True, 0
             deadline = deadline or self.loop.time() + seconds

@@ -16,21 +16,21 @@ class Session:
     client: str
 
 
-def server(**limits: int) -> Any:
-    config: Any = SimpleNamespace(bounces=Bounces(**limits))
+def server(bounces: Bounces) -> Any:
+    config: Any = SimpleNamespace(bounces=bounces)
     anything: Any = None
     return BounceServer(anything, lambda: config, anything)
 
 
 def test_sessions_are_limited_per_network() -> None:
-    bounces = server(max_sessions_per_client=1)
+    bounces = server(Bounces(max_sessions_per_client=1))
     one, two, other = map(Session, ("2001:db8::1", "2001:db8::2", "2001:db8:1::1"))
     with bounces._place(one) as first, bounces._place(two) as second, bounces._place(other) as third:
         assert (first, second, third) == (None, replies.TOO_MANY_SESSIONS_HERE, None)
 
 
 async def test_messages_are_limited_per_network() -> None:
-    bounces = server(max_messages_per_client_per_minute=2)
+    bounces = server(Bounces(max_messages_per_client_per_minute=2))
     may = [bounces._may_send(f"2001:db8::{number}") for number in range(3)]
     assert may == [True, True, False]
     assert bounces._may_send("192.0.2.1")
