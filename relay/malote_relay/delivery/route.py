@@ -31,6 +31,7 @@ _NOT_PUBLIC = tuple(
     for network in (
         "0.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "240.0.0.0/4",  # "this" network, CGNAT, IETF, reserved
         "64:ff9b:1::/48", "100::/64", "fec0::/10",  # local NAT64, discard, old site-local
+        "::ffff:0:0:0/96", "3fff::/20", "5f00::/16",  # IPv4-translated (RFC 2765), documentation, segment routing
     )
 )  # fmt: skip
 
