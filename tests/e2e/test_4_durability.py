@@ -47,6 +47,15 @@ def new_pod_ready(platform: Platform, old: str) -> bool:
     )
 
 
+def answers(app: Application) -> bool:
+    """Whether the Service leads to a relay: kube-proxy learns of a pod that is ready a moment later."""
+    try:
+        with client.connect(app.endpoint(), app.secret["username"], app.secret["password"]):
+            return True
+    except OSError:
+        return False
+
+
 def uid(platform: Platform) -> str:
     return str(platform.node.get("pod", POD, "-n", RELAYS)["metadata"]["uid"])
 
@@ -60,11 +69,13 @@ def test_mail_in_the_queue_survives_a_restart_and_a_deletion_by_force(
     before = uid(platform)
     platform.node.kubectl("delete", "pod", POD, "-n", RELAYS)
     until(lambda: new_pod_ready(platform, before), "the restarted relay", within=90)
+    until(lambda: answers(tenants.acme), "the Service leading to it", within=20)
     accepted += fill(tenants.acme, 1030, 30)
 
     before = uid(platform)
     platform.node.kubectl("delete", "pod", POD, "-n", RELAYS, "--grace-period=0", "--force")
     until(lambda: new_pod_ready(platform, before), "the relay after the deletion by force", within=90)
+    until(lambda: answers(tenants.acme), "the Service leading to it", within=20)
     accepted += fill(tenants.acme, 1060, 5)
     assert len(accepted) == 65
     assert world.recipients.messages() == []
