@@ -16,7 +16,7 @@ CONTENT = (
 
 
 def fill(spool: Path, messages: int) -> None:
-    """Put messages into a spool that no relay uses: each was deferred once, and is due within a day from tomorrow."""
+    """Put messages into a spool that no relay uses: each was deferred once, and is due in one to four hours."""
     layout = Layout(spool)
     spool.mkdir(mode=0o700, parents=True, exist_ok=True)
     now = time.time()
@@ -33,7 +33,7 @@ def fill(spool: Path, messages: int) -> None:
         database.execute(
             "INSERT INTO recipients (id, address, domain, hour, released_at, next_attempt_at, attempts)"
             " SELECT seq << 16, 'someone@d' || seq % 1000 || '.example', 'd' || seq % 1000 || '.example',"
-            " CAST(?1 / 3600 AS INTEGER) - 1, ?1, ?1 + 86400 + seq % 86400, 1 FROM messages",
+            " CAST(?1 / 3600 AS INTEGER) - 1, ?1, ?1 + 3600 + seq % 10000, 1 FROM messages",
             (now,),
         )
         database.execute("COMMIT")
