@@ -203,6 +203,7 @@ class Metrics:
         for standing in STANDINGS:
             self.destinations.labels(standing)
         self.slowdowns.labels("other")
+        self.async_bounces.labels("other")
 
     def refused(self, reason: Refused) -> None:
         """Count one refusal."""
