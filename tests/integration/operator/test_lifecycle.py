@@ -53,7 +53,7 @@ def test_a_manifest_becomes_a_relay_credentials_and_records_to_paste(
         if child["kind"] not in {"Pod", "PersistentVolumeClaim"}:
             assert [owner["kind"] for owner in metadata["ownerReferences"]] == ["Tenant"], child["kind"]
             assert all(entry["manager"] for entry in metadata.get("managedFields", ()))
-    assert acme.condition("SubmissionOpen")["status"] == "False"
+    eventually(lambda: acme.condition("SubmissionOpen").get("status") == "False")
     assert {one["type"] for one in acme.status()["conditions"]} == {
         *("Ready", "Approved", "Paid", "DomainsVerified", "RelayAvailable", "SubmissionOpen", "CredentialsSent"),
         *("Reconciling", "Stalled"),
@@ -154,7 +154,7 @@ def test_the_welcome_mail_goes_out_once_when_submission_opens_and_again_when_ask
     mail_host.behaviour = parse("defer@rcpt")
     acme.apply(acme.plan(), acme.tenant(), acme.sending_domain())
     eventually(acme.records)
-    assert acme.condition("CredentialsSent")["reason"] == "Waiting"
+    eventually(lambda: acme.condition("CredentialsSent").get("reason") == "Waiting")
     acme.publish()
     eventually(acme.ready)
     eventually(lambda: acme.condition("CredentialsSent")["reason"] == "SendFailed")
