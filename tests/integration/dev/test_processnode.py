@@ -75,17 +75,16 @@ def cluster(kubectl: Kubectl, process_node: ProcessNode, namespace: str, eventua
 
 def test_a_stateful_sets_pod_runs_becomes_ready_and_restarts_when_its_probe_fails(cluster: Cluster) -> None:
     """The whole way: claim bound, init container, readiness, a liveness probe that fails, a restart, ready again."""
-    script = "rm -f /data/broken; echo start $(cat /data/init) >> /data/starts; touch /tmp/fine; exec sleep 300"
+    script = "echo start $(cat /data/init) >> /data/starts; rm -f /data/broken; touch /tmp/fine; exec sleep 300"
+    intact = {"command": ["sh", "-c", "test ! -e /data/broken"]}
     main = {
         "name": "main",
         "image": "none",
         "command": ["sh", "-c", script],
         "readinessProbe": {"exec": {"command": ["test", "-e", "/tmp/fine"]}, "periodSeconds": 1},
-        "livenessProbe": {
-            "exec": {"command": ["sh", "-c", "test ! -e /data/broken"]},
-            "periodSeconds": 1,
-            "failureThreshold": 1,
-        },
+        # Without it a restarted container could be probed before it has removed the file, and restart once more.
+        "startupProbe": {"exec": intact, "periodSeconds": 1, "failureThreshold": 30},
+        "livenessProbe": {"exec": intact, "periodSeconds": 1, "failureThreshold": 1},
         "volumeMounts": [{"name": "data", "mountPath": "/data"}, {"name": "tmp", "mountPath": "/tmp"}],
     }
     prepare = {
