@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from malote_relay.delivery.destination import DestinationState
+from malote_relay.delivery.destinations.destination import DestinationState
 from malote_relay.metrics import STANDINGS, Metrics
 from malote_relay.quota import Usage, start_of
 from malote_relay.store.model import QueueState

@@ -11,8 +11,8 @@ import structlog
 
 from malote_relay.clock import Clock, StepWatch
 from malote_relay.config import RelayConfig
-from malote_relay.delivery.retry import JITTER
-from malote_relay.delivery.scheduler import Scheduler
+from malote_relay.delivery.answers.retry import JITTER
+from malote_relay.delivery.queue.scheduler import Scheduler
 from malote_relay.metrics import Metrics
 from malote_relay.quota import HourWindow
 from malote_relay.store.model import ClockBack, Respread, Store, StoreError

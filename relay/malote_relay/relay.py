@@ -21,12 +21,12 @@ from malote_relay.config import ConfigError, RelayConfig, is_address
 from malote_relay.consequences import Consequences
 from malote_relay.control.registry import Controls
 from malote_relay.control.server import ControlServer
-from malote_relay.delivery.commands import QueueCommands
-from malote_relay.delivery.notices import Kind
+from malote_relay.delivery.destinations.shapes import shapes_of
+from malote_relay.delivery.notices.due import Kind
+from malote_relay.delivery.queue.commands import QueueCommands
+from malote_relay.delivery.queue.scheduler import Scheduler
+from malote_relay.delivery.queue.upkeep import Upkeep
 from malote_relay.delivery.route import Policy
-from malote_relay.delivery.scheduler import Scheduler
-from malote_relay.delivery.shapes import shapes_of
-from malote_relay.delivery.upkeep import Upkeep
 from malote_relay.fronts.supervisor import Fronts, program
 from malote_relay.gauges import show
 from malote_relay.housekeeping import Housekeeping, compare_clock

@@ -28,13 +28,13 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from malote_relay.config import RelayConfig, SenderMode, SenderVerification, UnknownSender
-from malote_relay.delivery.connection import open_session
+from malote_relay.delivery.answers.rules import Rules, load
+from malote_relay.delivery.dialogue.connection import open_session
+from malote_relay.delivery.dialogue.wire import SessionFailed
 from malote_relay.delivery.peer import Peer, Timeouts, calling_out
 from malote_relay.delivery.reply import Reply as RemoteReply
 from malote_relay.delivery.route import Names, Policy, Route, Unroutable, route
-from malote_relay.delivery.rules import Rules, load
 from malote_relay.delivery.tls.handshake import opportunistic_tls
-from malote_relay.delivery.wire import SessionFailed
 from malote_relay.metrics import Callout, Metrics, Refused
 from malote_relay.resolver import IPAddress
 from malote_relay.sender_memory import SenderMemory

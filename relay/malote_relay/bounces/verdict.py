@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from malote_relay.bounces.dsn import Action, Dsn
-from malote_relay.delivery.classify import classify
+from malote_relay.delivery.answers.classify import classify
 from malote_relay.delivery.reply import Reply
 
 _REPLY = re.compile(r"(?<![\d.])([45][0-5]\d)[ -]+(?:#?([45]\.\d{1,3}\.\d{1,3}) ?)?")

@@ -18,10 +18,10 @@ from malote_dev.mailworld.mx import SinkMx
 from malote_dev.mailworld.web import Page, WebServer
 from malote_relay import config
 from malote_relay.config import Notices, OutgoingTls
-from malote_relay.delivery.lanes import Bounds
-from malote_relay.delivery.notifier import Sign, unsigned
+from malote_relay.delivery.notices.notifier import Sign, unsigned
 from malote_relay.delivery.peer import Timeouts
-from malote_relay.delivery.scheduler import Scheduler
+from malote_relay.delivery.queue.lanes import Bounds
+from malote_relay.delivery.queue.scheduler import Scheduler
 from malote_relay.resolver import Resolver
 from malote_relay.store.model import NO_DSN, DsnRequest, NewMessage, NewRecipient, Outcome, Result
 from malote_relay.store.sqlite import SqliteStore

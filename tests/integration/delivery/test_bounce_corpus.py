@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from malote_dev import sdist
-from malote_relay.delivery.classify import CLASSES, classify
+from malote_relay.delivery.answers.classify import CLASSES, classify
 from malote_relay.delivery.reply import Reply, parse
 
 TABLE = Path(__file__).with_name("bounce_corpus.tsv")

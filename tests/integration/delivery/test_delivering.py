@@ -13,11 +13,11 @@ import pytest
 
 from malote_dev.mailworld.behaviour import Action, Behaviour, Stage, TlsMode
 from malote_dev.mailworld.mx import SinkMx
-from malote_relay.delivery.attempt import MAX_SESSIONS
-from malote_relay.delivery.connection import Session
-from malote_relay.delivery.envelope import Envelope
-from malote_relay.delivery.lanes import Bounds
+from malote_relay.delivery.dialogue.connection import Session
+from malote_relay.delivery.dialogue.envelope import Envelope
 from malote_relay.delivery.peer import Timeouts
+from malote_relay.delivery.queue.attempt import MAX_SESSIONS
+from malote_relay.delivery.queue.lanes import Bounds
 from malote_relay.delivery.reply import Answer
 from malote_relay.store.model import Outcome, Result
 
@@ -623,7 +623,7 @@ async def test_killed_between_the_remotes_250_and_the_record_it_is_sent_twice_an
 async def test_ends_that_cannot_be_written_are_kept_until_they_can_and_nothing_is_sent_twice(
     world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("malote_relay.delivery.recorder._RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("malote_relay.delivery.queue.recorder._RETRY_SECONDS", 0.05)
     mx = await world.domain("shop.example")
     record, failures = world.store.record, [OSError("disk"), OSError("disk")]
 
@@ -647,7 +647,7 @@ async def test_an_unexpected_error_defers_and_does_not_spin(world: Any, monkeypa
     async def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("malote_relay.delivery.jobs.attempt", broken)
+    monkeypatch.setattr("malote_relay.delivery.queue.jobs.attempt", broken)
     await world.start()
     await world.send("bia@shop.example")
     (outcome,) = await world.ended(1)
@@ -658,7 +658,7 @@ async def test_an_unexpected_error_defers_and_does_not_spin(world: Any, monkeypa
 
 
 async def test_a_queue_that_cannot_be_read_is_asked_again(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("malote_relay.delivery.window._TROUBLE_SECONDS", 0.05)
+    monkeypatch.setattr("malote_relay.delivery.queue.window._TROUBLE_SECONDS", 0.05)
     mx = await world.domain("shop.example")
     await world.send("bia@shop.example")
     due, failures = world.store.due, [OSError("disk"), OSError("disk")]

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from malote_relay.delivery.connection import Session, open_session
 from malote_relay.delivery.content import Content
-from malote_relay.delivery.envelope import Envelope
+from malote_relay.delivery.dialogue.connection import Session, open_session
+from malote_relay.delivery.dialogue.envelope import Envelope
+from malote_relay.delivery.dialogue.wire import SessionFailed
 from malote_relay.delivery.peer import Identity, Login, Peer, Timeouts
 from malote_relay.delivery.reply import Failure, Reply
 from malote_relay.delivery.tls.handshake import opportunistic_tls
-from malote_relay.delivery.wire import SessionFailed
 
 CONTENT = b"Subject: x\r\n\r\n.hidden dot\r\n"
 QUICK = Timeouts(connect=1, greeting=1, command=1, tls=1, data=1, block=1, final=1, quit=0.2)

@@ -10,8 +10,8 @@ import pytest
 
 from malote_dev.mailworld.behaviour import Action, Behaviour, Stage
 from malote_relay.config import Shaping, ShapingLimits
-from malote_relay.delivery import destination, pool, shaping
-from malote_relay.delivery.lanes import Bounds
+from malote_relay.delivery.destinations import destination, pool, shaping
+from malote_relay.delivery.queue.lanes import Bounds
 from malote_relay.store.model import Result
 
 BUSY = "421 4.7.0 [TSS04] Messages from 127.0.0.1 temporarily deferred due to unexpected volume"

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from malote_dev.mailworld.behaviour import Action, Behaviour, Stage
-from malote_relay.delivery import upkeep, watchdog
-from malote_relay.delivery.commands import Drop, QueueCommands, Retry
-from malote_relay.delivery.lanes import Bounds
-from malote_relay.delivery.upkeep import Upkeep
+from malote_relay.delivery.queue import upkeep, watchdog
+from malote_relay.delivery.queue.commands import Drop, QueueCommands, Retry
+from malote_relay.delivery.queue.lanes import Bounds
+from malote_relay.delivery.queue.upkeep import Upkeep
 from malote_relay.store.model import Outcome, Result
 
 AGE = 3600

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from malote_relay.delivery.notifier import Sign
+from malote_relay.delivery.notices.notifier import Sign
 from malote_relay.delivery.tls import report
 from malote_relay.delivery.tls.https import Https, HttpsFailed
 from malote_relay.delivery.tls.tally import DAY, Tally

@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 from malote_relay.config import RelayConfig
-from malote_relay.delivery.notifier import Sign
+from malote_relay.delivery.notices.notifier import Sign
 from malote_relay.delivery.peer import Peer, delivering
 from malote_relay.delivery.route import Policy, Route
 from malote_relay.delivery.tls.guard import Guard

@@ -13,10 +13,10 @@ from malote_relay.bounces.arf import parse_arf
 from malote_relay.bounces.dsn import Action, RecipientStatus, automatic, parse_dsn
 from malote_relay.bounces.text import Kind
 from malote_relay.bounces.verdict import verdict
-from malote_relay.delivery.allowance import HOUR
-from malote_relay.delivery.dsn import Reporter, Returned, notice
-from malote_relay.delivery.notices import Due
-from malote_relay.delivery.notices import Kind as NoticeKind
+from malote_relay.delivery.notices.allowance import HOUR
+from malote_relay.delivery.notices.dsn import Reporter, Returned, notice
+from malote_relay.delivery.notices.due import Due
+from malote_relay.delivery.notices.due import Kind as NoticeKind
 from malote_relay.store.model import Outcome, Queued, Result
 
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from malote_relay.delivery import allowance
-from malote_relay.delivery.allowance import HOUR, Allowance, Withheld
+from malote_relay.delivery.notices import allowance
+from malote_relay.delivery.notices.allowance import HOUR, Allowance, Withheld
 
 NOW = 1_800_000_000.0
 

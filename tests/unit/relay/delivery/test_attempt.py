@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from malote_relay.delivery.attempt import Onward, onward
+from malote_relay.delivery.queue.attempt import Onward, onward
 from malote_relay.delivery.reply import Answer, Failure, parse
 
 TAKEN = parse("250 2.0.0 taken")

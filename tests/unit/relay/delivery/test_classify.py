@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from malote_relay.delivery.classify import CLASSES, RULES, Verdict, classify, permanent, too_many_recipients
+from malote_relay.delivery.answers.classify import CLASSES, RULES, Verdict, classify, permanent, too_many_recipients
 from malote_relay.delivery.reply import Failure, parse
 
 REPLIES = [

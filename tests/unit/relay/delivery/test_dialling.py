@@ -8,8 +8,9 @@ from typing import Any, cast
 
 import pytest
 
-from malote_relay.delivery.connection import Session
-from malote_relay.delivery.dialling import Dialler
+from malote_relay.delivery.destinations.dialling import Dialler
+from malote_relay.delivery.dialogue.connection import Session
+from malote_relay.delivery.dialogue.wire import SessionFailed
 from malote_relay.delivery.peer import Identity, Peer, Timeouts
 from malote_relay.delivery.reach import SHUNNED_SECONDS, Families
 from malote_relay.delivery.reply import Failure
@@ -17,7 +18,6 @@ from malote_relay.delivery.route import MailHost, Route
 from malote_relay.delivery.tls.handshake import Handshake, Handshakes
 from malote_relay.delivery.tls.results import ResultType, Trouble
 from malote_relay.delivery.tls.security import Level, Security
-from malote_relay.delivery.wire import SessionFailed
 
 SIX, FOUR = "2001:db8::1", "192.0.2.1"
 

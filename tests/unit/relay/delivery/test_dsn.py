@@ -11,12 +11,12 @@ from typing import cast
 import pytest
 
 from malote_relay.config import Language
-from malote_relay.delivery.allowance import Withheld
-from malote_relay.delivery.classify import CLASSES
-from malote_relay.delivery.dsn import Reporter, Returned, summary
-from malote_relay.delivery.dsn import notice as make
-from malote_relay.delivery.notices import Due, Kind
-from malote_relay.delivery.words import WORDS, Words
+from malote_relay.delivery.answers.classify import CLASSES
+from malote_relay.delivery.notices.allowance import Withheld
+from malote_relay.delivery.notices.dsn import Reporter, Returned, summary
+from malote_relay.delivery.notices.dsn import notice as make
+from malote_relay.delivery.notices.due import Due, Kind
+from malote_relay.delivery.notices.words import WORDS, Words
 from malote_relay.store.model import DsnRequest, NewMessage, Outcome, Queued, Result
 
 NOW = 1_800_000_000.0

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from malote_relay.delivery.lanes import Bounds, Lanes
+from malote_relay.delivery.queue.lanes import Bounds, Lanes
 from malote_relay.store.model import Queued
 
 BOUNDS = Bounds(window=16, lane=4, page=8)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from malote_relay.delivery.destination import Held
-from malote_relay.delivery.leftalone import LeftAlone
+from malote_relay.delivery.destinations.destination import Held
+from malote_relay.delivery.queue.leftalone import LeftAlone
 
 
 class Time:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from malote_relay.delivery.notices import Kind, due
+from malote_relay.delivery.notices.due import Kind, due
 from malote_relay.store.model import DsnRequest, Notify, Outcome, Queued, Result
 
 NOW = 1_800_000_000.0

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from malote_relay.delivery.outcome import outcome, span
+from malote_relay.delivery.answers.outcome import outcome, span
+from malote_relay.delivery.answers.retry import Schedule
 from malote_relay.delivery.reply import Answer, Failure, Reply
-from malote_relay.delivery.retry import Schedule
 from malote_relay.store.model import Outcome, Queued, Result
 
 NOW = 1_800_000_000.0

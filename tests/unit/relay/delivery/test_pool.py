@@ -12,20 +12,20 @@ from typing import Any, cast
 import pytest
 
 from malote_relay.config import ProviderShaping, Shaping, ShapingLimits, TogetherLimits
-from malote_relay.delivery.connection import Session
-from malote_relay.delivery.destination import LONGEST_LINE, Held
-from malote_relay.delivery.dialling import PLAIN_SECONDS, others
+from malote_relay.delivery.destinations.destination import LONGEST_LINE, Held
+from malote_relay.delivery.destinations.dialling import PLAIN_SECONDS, others
+from malote_relay.delivery.destinations.pool import DOWN_SECONDS, Pool
+from malote_relay.delivery.destinations.room import Limits
+from malote_relay.delivery.destinations.shapes import Shapes
+from malote_relay.delivery.destinations.shaping import PAUSE_JITTER, PAUSE_SECONDS, RECOVERY_SECONDS
+from malote_relay.delivery.dialogue.connection import Session
+from malote_relay.delivery.dialogue.wire import SessionFailed
 from malote_relay.delivery.peer import Identity, Peer, Timeouts
-from malote_relay.delivery.pool import DOWN_SECONDS, Pool
 from malote_relay.delivery.reply import Failure, Reply
-from malote_relay.delivery.room import Limits
 from malote_relay.delivery.route import MailHost, Route
-from malote_relay.delivery.shapes import Shapes
-from malote_relay.delivery.shaping import PAUSE_JITTER, PAUSE_SECONDS, RECOVERY_SECONDS
 from malote_relay.delivery.tls.handshake import Handshake, Handshakes
 from malote_relay.delivery.tls.results import ResultType, Trouble
 from malote_relay.delivery.tls.security import Level, Security
-from malote_relay.delivery.wire import SessionFailed
 
 
 class Paper:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from malote_relay.config import ProviderShaping, Shaping
-from malote_relay.delivery.classify import RULES
-from malote_relay.delivery.providers import BadProviders, Provider, Providers, known, load
-from malote_relay.delivery.shapes import Shapes
+from malote_relay.delivery.answers.classify import RULES
+from malote_relay.delivery.answers.providers import BadProviders, Provider, Providers, known, load
+from malote_relay.delivery.destinations.shapes import Shapes
 
 
 def test_providers_are_known_by_their_hosts_and_by_nothing_else() -> None:

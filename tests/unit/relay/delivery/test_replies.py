@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from malote_relay.delivery.classify import CLASSES, Verdict, classify
+from malote_relay.delivery.answers.classify import CLASSES, Verdict, classify
 from malote_relay.delivery.reply import parse
 
 TABLE = Path(__file__).with_name("replies.tsv")

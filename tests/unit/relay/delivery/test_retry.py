@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from malote_relay.delivery.retry import JITTER, Schedule, delay, next_attempt
+from malote_relay.delivery.answers.retry import JITTER, Schedule, delay, next_attempt
 
 SCHEDULES = st.builds(Schedule, st.integers(1, 600), st.integers(600, 14_400), st.integers(3600, 432_000))
 

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from malote_relay.config import SmartHost
-from malote_relay.delivery.attempt import ROUTE_SECONDS, UNROUTABLE_SECONDS, Router
+from malote_relay.delivery.queue.attempt import ROUTE_SECONDS, UNROUTABLE_SECONDS, Router
 from malote_relay.delivery.route import Policy, Unroutable
 from malote_relay.resolver import IPAddress, Mx, TemporaryFailure
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from malote_relay.delivery.providers import Provider, Providers
+from malote_relay.delivery.answers.providers import Provider, Providers
+from malote_relay.delivery.answers.rules import BadRules, Rule, Rules, first_words, load, reduced
 from malote_relay.delivery.reply import parse
-from malote_relay.delivery.rules import BadRules, Rule, Rules, first_words, load, reduced
 
 HEAD = """
 [classes]

@@ -20,11 +20,10 @@ from malote_relay.config import (
     decode,
     encode,
 )
-from malote_relay.delivery.bucket import Bucket
-from malote_relay.delivery.complaint import Heard, heard
-from malote_relay.delivery.reply import Failure, Reply
-from malote_relay.delivery.shapes import Shape, Shapes
-from malote_relay.delivery.shaping import (
+from malote_relay.delivery.answers.complaint import Heard, heard
+from malote_relay.delivery.destinations.bucket import Bucket
+from malote_relay.delivery.destinations.shapes import Shape, Shapes
+from malote_relay.delivery.destinations.shaping import (
     LONGEST_PAUSE_SECONDS,
     PAUSE_JITTER,
     PAUSE_SECONDS,
@@ -33,6 +32,7 @@ from malote_relay.delivery.shaping import (
     Shaper,
     Throttle,
 )
+from malote_relay.delivery.reply import Failure, Reply
 
 LONGEST = LONGEST_PAUSE_SECONDS * (1 + PAUSE_JITTER)
 STEPS = st.lists(

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from malote_relay.delivery.waiting import Situation, Stage, explain
+from malote_relay.delivery.queue.waiting import Situation, Stage, explain
 from malote_relay.store.model import Queued
 
 NOW = 1_800_000_000.0

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from malote_relay.delivery.watchdog import HEAL_SECONDS, STALLED_SECONDS, Facts, Verdict, Watchdog
+from malote_relay.delivery.queue.watchdog import HEAL_SECONDS, STALLED_SECONDS, Facts, Verdict, Watchdog
 
 
 def test_nothing_that_moves_though_something_is_due_raises_one_alarm_and_is_pushed_again_and_again() -> None:

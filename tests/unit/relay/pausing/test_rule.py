@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from malote_relay.config import AccountPause
-from malote_relay.delivery.classify import CLASSES
+from malote_relay.delivery.answers.classify import CLASSES
 from malote_relay.pausing.rule import COUNTED, verdict
 from malote_relay.pausing.window import SPAN_SECONDS, Tally, Window
 

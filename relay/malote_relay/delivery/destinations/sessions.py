@@ -6,9 +6,9 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 
-from malote_relay.delivery.connection import Session
-from malote_relay.delivery.destination import Destination
-from malote_relay.delivery.shaping import Shaper
+from malote_relay.delivery.destinations.destination import Destination
+from malote_relay.delivery.destinations.shaping import Shaper
+from malote_relay.delivery.dialogue.connection import Session
 
 
 class Sessions:

@@ -10,8 +10,8 @@ from typing import Annotated, Final, Literal
 
 from malote_relay.control.fields import Answer, Nothing, Octets, Request, Seconds, Time, option, positional
 from malote_relay.control.registry import Controls, Refused
-from malote_relay.delivery.scheduler import Scheduler, Unattempted
-from malote_relay.delivery.waiting import Waiting
+from malote_relay.delivery.queue.scheduler import Scheduler, Unattempted
+from malote_relay.delivery.queue.waiting import Waiting
 from malote_relay.store import queue
 from malote_relay.store.model import Queued, Tables
 from malote_relay.store.names import domain_of

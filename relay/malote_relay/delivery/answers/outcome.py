@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from malote_relay.delivery.classify import classify
+from malote_relay.delivery.answers.classify import classify
+from malote_relay.delivery.answers.retry import Schedule, next_attempt
 from malote_relay.delivery.reply import Answer, Failure, Reply
-from malote_relay.delivery.retry import Schedule, next_attempt
 from malote_relay.store.model import Outcome, Queued, Result
 
 EXPIRED = "; the last answer was: "

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from malote_relay.config import ConfigError, RelayConfig, Shaping, ShapingLimits, TogetherLimits
-from malote_relay.delivery.providers import Providers, known
+from malote_relay.delivery.answers.providers import Providers, known
 
 _MOST_FOUND = 5000
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import structlog
 
 from malote_relay.config import RelayConfig
-from malote_relay.delivery.allowance import Allowance
 from malote_relay.delivery.content import Content
-from malote_relay.delivery.dsn import Reporter, Returned, notice, summary
-from malote_relay.delivery.notices import Due, Kind
+from malote_relay.delivery.notices.allowance import Allowance
+from malote_relay.delivery.notices.dsn import Reporter, Returned, notice, summary
+from malote_relay.delivery.notices.due import Due, Kind
 from malote_relay.store.model import NewMessage, Queued, Return, Store, StoreError
 from malote_relay.store.names import new_message_id
 

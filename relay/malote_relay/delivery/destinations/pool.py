@@ -18,21 +18,21 @@ from collections.abc import Callable, Collection, Sequence
 import structlog
 
 from malote_relay.config import Shaping
-from malote_relay.delivery.classify import classify
-from malote_relay.delivery.complaint import Heard, heard, too_fast
-from malote_relay.delivery.connection import Session, open_session
-from malote_relay.delivery.destination import Destination, DestinationState, Held
-from malote_relay.delivery.destinations import Destinations
-from malote_relay.delivery.dialling import Dialler, Opener, Report, others
-from malote_relay.delivery.lines import Lines
+from malote_relay.delivery.answers.classify import classify
+from malote_relay.delivery.answers.complaint import Heard, heard, too_fast
+from malote_relay.delivery.destinations.destination import Destination, DestinationState, Held
+from malote_relay.delivery.destinations.dialling import Dialler, Opener, Report, others
+from malote_relay.delivery.destinations.lines import Lines
+from malote_relay.delivery.destinations.registry import Destinations
+from malote_relay.delivery.destinations.room import Limits, Room
+from malote_relay.delivery.destinations.sessions import Sessions
+from malote_relay.delivery.destinations.shapes import Shapes
+from malote_relay.delivery.dialogue.connection import Session, open_session
+from malote_relay.delivery.dialogue.wire import SessionFailed
 from malote_relay.delivery.peer import Identity, Peer, Timeouts
 from malote_relay.delivery.reply import Answer, Failure
-from malote_relay.delivery.room import Limits, Room
 from malote_relay.delivery.route import Route
-from malote_relay.delivery.sessions import Sessions
-from malote_relay.delivery.shapes import Shapes
 from malote_relay.delivery.tls.handshake import Handshakes
-from malote_relay.delivery.wire import SessionFailed
 
 DOWN_SECONDS = 30.0
 """How long a destination that could not be reached is not tried again: at first, then twice as long each time."""

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from malote_relay.delivery.answers.rules import load
 from malote_relay.delivery.reply import Answer, Failure, Reply
-from malote_relay.delivery.rules import load
 
 RULES: Final = load(Path(__file__).with_name("replies.toml"))
 

@@ -16,8 +16,8 @@ from __future__ import annotations
 import math
 import random
 
-from malote_relay.delivery.bucket import Bucket
-from malote_relay.delivery.shapes import Shape
+from malote_relay.delivery.destinations.bucket import Bucket
+from malote_relay.delivery.destinations.shapes import Shape
 
 RECOVERY_SECONDS = 300.0
 """After so long without a complaint everything is as configured again."""

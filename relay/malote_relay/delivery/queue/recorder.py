@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from malote_relay.delivery.notices import due, is_notice
-from malote_relay.delivery.notifier import Notifier
+from malote_relay.delivery.notices.due import due, is_notice
+from malote_relay.delivery.notices.notifier import Notifier
 from malote_relay.store.model import Outcome, Store
 
 _RETRY_SECONDS = 2.0

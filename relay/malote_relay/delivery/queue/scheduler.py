@@ -22,22 +22,22 @@ from typing import Any
 import structlog
 
 from malote_relay.config import RelayConfig
-from malote_relay.delivery.attempt import Router
 from malote_relay.delivery.content import Content
-from malote_relay.delivery.destination import DestinationState, Held
-from malote_relay.delivery.jobs import Job, Jobs, grouped, spawn
-from malote_relay.delivery.lanes import Bounds
-from malote_relay.delivery.notices import Kind
-from malote_relay.delivery.notifier import Notifier, Sign, unsigned
+from malote_relay.delivery.destinations.destination import DestinationState, Held
+from malote_relay.delivery.destinations.pool import Pool
+from malote_relay.delivery.destinations.room import Limits
+from malote_relay.delivery.destinations.shapes import shapes_of
+from malote_relay.delivery.notices.due import Kind
+from malote_relay.delivery.notices.notifier import Notifier, Sign, unsigned
 from malote_relay.delivery.peer import Identity, Timeouts, delivering
-from malote_relay.delivery.pool import Pool
-from malote_relay.delivery.recorder import Recorder
-from malote_relay.delivery.room import Limits
+from malote_relay.delivery.queue.attempt import Router
+from malote_relay.delivery.queue.jobs import Job, Jobs, grouped, spawn
+from malote_relay.delivery.queue.lanes import Bounds
+from malote_relay.delivery.queue.recorder import Recorder
+from malote_relay.delivery.queue.waiting import Situation, Stage, Waiting, explain
+from malote_relay.delivery.queue.window import Window
 from malote_relay.delivery.route import Policy
-from malote_relay.delivery.shapes import shapes_of
 from malote_relay.delivery.tls.service import TransportSecurity
-from malote_relay.delivery.waiting import Situation, Stage, Waiting, explain
-from malote_relay.delivery.window import Window
 from malote_relay.resolver import Resolver
 from malote_relay.returnpath import NONE, Current
 from malote_relay.store.model import NewMessage, Notify, Outcome, Queued, Result, Store, Tables

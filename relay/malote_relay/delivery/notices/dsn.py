@@ -19,12 +19,12 @@ from email.utils import format_datetime
 
 from malote_relay.clock import moment
 from malote_relay.config import Language
-from malote_relay.delivery.allowance import Withheld
-from malote_relay.delivery.notices import Due, Kind
-from malote_relay.delivery.outcome import EXPIRED
+from malote_relay.delivery.answers.outcome import EXPIRED
+from malote_relay.delivery.notices.allowance import Withheld
+from malote_relay.delivery.notices.due import Due, Kind
+from malote_relay.delivery.notices.words import WORDS, Words
 from malote_relay.delivery.parameters import from_xtext, to_utf8_xtext
 from malote_relay.delivery.reply import parse
-from malote_relay.delivery.words import WORDS, Words
 from malote_relay.store.model import NewMessage, NewRecipient, Outcome
 
 MAX_HEADERS = 32 * 1024

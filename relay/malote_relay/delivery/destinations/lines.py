@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
-from malote_relay.delivery.destination import Destination, Key, Place
+from malote_relay.delivery.destinations.destination import Destination, Key, Place
 
 
 class Lines:

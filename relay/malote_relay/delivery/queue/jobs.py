@@ -17,17 +17,17 @@ from typing import Any
 import structlog
 
 from malote_relay.config import Delivery
-from malote_relay.delivery.attempt import Attempted, Router, attempt
+from malote_relay.delivery.answers.outcome import outcome
+from malote_relay.delivery.answers.retry import Schedule
 from malote_relay.delivery.content import Content
-from malote_relay.delivery.destination import Held
-from malote_relay.delivery.envelope import Envelope
-from malote_relay.delivery.outcome import outcome
+from malote_relay.delivery.destinations.destination import Held
+from malote_relay.delivery.destinations.pool import Pool
+from malote_relay.delivery.dialogue.envelope import Envelope
 from malote_relay.delivery.parameters import to_return_path
-from malote_relay.delivery.pool import Pool
+from malote_relay.delivery.queue.attempt import Attempted, Router, attempt
+from malote_relay.delivery.queue.waiting import Stage
 from malote_relay.delivery.reply import Failure
-from malote_relay.delivery.retry import Schedule
 from malote_relay.delivery.tls.reporter import is_report
-from malote_relay.delivery.waiting import Stage
 from malote_relay.returnpath import Current, ReturnPaths
 from malote_relay.store.model import Outcome, Queued, Store
 from malote_relay.store.names import domain_of

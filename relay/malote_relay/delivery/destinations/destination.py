@@ -9,11 +9,11 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 
-from malote_relay.delivery.connection import Session
+from malote_relay.delivery.destinations.shapes import Shaped
+from malote_relay.delivery.destinations.shaping import Shaper
+from malote_relay.delivery.dialogue.connection import Session
 from malote_relay.delivery.reply import Failure
 from malote_relay.delivery.route import Route
-from malote_relay.delivery.shapes import Shaped
-from malote_relay.delivery.shaping import Shaper
 from malote_relay.delivery.tls.security import Security
 
 PATIENCE_SECONDS = 5.0

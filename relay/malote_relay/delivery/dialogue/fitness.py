@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from malote_relay.delivery.envelope import Envelope
+from malote_relay.delivery.dialogue.envelope import Envelope
 from malote_relay.delivery.peer import Peer
 from malote_relay.delivery.reply import Reply
 

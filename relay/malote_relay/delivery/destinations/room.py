@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from malote_relay.delivery.connection import Session
-from malote_relay.delivery.destination import Destination
-from malote_relay.delivery.lines import Lines
-from malote_relay.delivery.sessions import Sessions
+from malote_relay.delivery.destinations.destination import Destination
+from malote_relay.delivery.destinations.lines import Lines
+from malote_relay.delivery.destinations.sessions import Sessions
+from malote_relay.delivery.dialogue.connection import Session
 
 _TURN = 20
 """Messages after which a destination's only connection has had its turn."""

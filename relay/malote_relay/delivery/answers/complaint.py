@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable
 
-from malote_relay.delivery.classify import Verdict, classify
+from malote_relay.delivery.answers.classify import Verdict, classify
 from malote_relay.delivery.reply import Answer, Failure, Reply
 
 _ABOUT_THE_RECIPIENT = frozenset({"greylist", "quota", "inactive", "bad-mailbox", "bad-domain", "too-big"})

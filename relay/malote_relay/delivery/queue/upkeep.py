@@ -19,11 +19,11 @@ from typing import Final
 
 import structlog
 
-from malote_relay.delivery.classify import classify
-from malote_relay.delivery.outcome import EXPIRED, span
+from malote_relay.delivery.answers.classify import classify
+from malote_relay.delivery.answers.outcome import EXPIRED, span
+from malote_relay.delivery.queue.scheduler import Scheduler, Unattempted
+from malote_relay.delivery.queue.watchdog import Facts, Verdict, Watchdog
 from malote_relay.delivery.reply import parse
-from malote_relay.delivery.scheduler import Scheduler, Unattempted
-from malote_relay.delivery.watchdog import Facts, Verdict, Watchdog
 from malote_relay.store import queue
 from malote_relay.store.model import Queued, Store, StoreError, Tables
 from malote_relay.store.names import domain_of

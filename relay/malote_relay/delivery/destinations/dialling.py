@@ -11,14 +11,14 @@ import dataclasses
 import ipaddress
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
-from malote_relay.delivery.connection import Session
+from malote_relay.delivery.dialogue.connection import Session
+from malote_relay.delivery.dialogue.wire import SessionFailed
 from malote_relay.delivery.peer import Identity, Peer, Timeouts
 from malote_relay.delivery.reach import Families
 from malote_relay.delivery.reply import Failure
 from malote_relay.delivery.route import Route
 from malote_relay.delivery.tls.handshake import Handshake, Handshakes
 from malote_relay.delivery.tls.results import Trouble
-from malote_relay.delivery.wire import SessionFailed
 
 PLAIN_SECONDS = 3600.0
 """How long TLS that failed with an address is not tried again with it."""

@@ -13,15 +13,15 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from malote_relay.delivery.classify import permanent, too_many_recipients
-from malote_relay.delivery.connection import Session
-from malote_relay.delivery.destination import Held
-from malote_relay.delivery.envelope import Envelope
+from malote_relay.delivery.answers.classify import permanent, too_many_recipients
+from malote_relay.delivery.destinations.destination import Held
+from malote_relay.delivery.destinations.pool import Pool
+from malote_relay.delivery.dialogue.connection import Session
+from malote_relay.delivery.dialogue.envelope import Envelope
+from malote_relay.delivery.dialogue.wire import SessionFailed
 from malote_relay.delivery.peer import Peer
-from malote_relay.delivery.pool import Pool
 from malote_relay.delivery.reply import Answer, Failure, Reply
 from malote_relay.delivery.route import Names, Policy, Route, Unroutable, route
-from malote_relay.delivery.wire import SessionFailed
 
 ROUTE_SECONDS = 10.0
 """How long a found route is used again without asking: the resolver's cache holds for longer, but costs more."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from malote_relay.delivery.destination import Held
+from malote_relay.delivery.destinations.destination import Held
 
 
 class LeftAlone:

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from malote_relay.delivery.destination import Held
-from malote_relay.delivery.jobs import Job, grouped
-from malote_relay.delivery.lanes import Bounds, Lanes
-from malote_relay.delivery.leftalone import LeftAlone
+from malote_relay.delivery.destinations.destination import Held
+from malote_relay.delivery.queue.jobs import Job, grouped
+from malote_relay.delivery.queue.lanes import Bounds, Lanes
+from malote_relay.delivery.queue.leftalone import LeftAlone
 from malote_relay.returnpath import Current
 from malote_relay.store.model import Outcome, Queued, Store
 

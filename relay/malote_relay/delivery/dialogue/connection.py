@@ -11,9 +11,10 @@ import asyncio
 import contextlib
 
 from malote_relay.delivery.content import Content
-from malote_relay.delivery.envelope import Envelope
-from malote_relay.delivery.fitness import FORBIDDEN, FORBIDDEN_REPLY, unfit, unfit_recipient
-from malote_relay.delivery.login import sign_in
+from malote_relay.delivery.dialogue.envelope import Envelope
+from malote_relay.delivery.dialogue.fitness import FORBIDDEN, FORBIDDEN_REPLY, unfit, unfit_recipient
+from malote_relay.delivery.dialogue.login import sign_in
+from malote_relay.delivery.dialogue.wire import SessionFailed, Wire
 from malote_relay.delivery.parameters import mail_parameters, rcpt_parameters
 from malote_relay.delivery.peer import Identity, Peer, Timeouts
 from malote_relay.delivery.reach import open_socket
@@ -21,7 +22,6 @@ from malote_relay.delivery.reply import Answer, Failure, Reply
 from malote_relay.delivery.tls.handshake import Handshake, TlsFailed, begin
 from malote_relay.delivery.tls.results import ResultType, Trouble
 from malote_relay.delivery.tls.security import SMART_HOST
-from malote_relay.delivery.wire import SessionFailed, Wire
 
 _WANTS_LOGIN = frozenset({530, 534, 535, 538})
 

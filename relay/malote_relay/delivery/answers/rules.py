@@ -21,7 +21,7 @@ from typing import Final
 
 import msgspec
 
-from malote_relay.delivery.providers import Providers, known
+from malote_relay.delivery.answers.providers import Providers, known
 from malote_relay.delivery.reply import Reply
 
 GAP: Final = 60

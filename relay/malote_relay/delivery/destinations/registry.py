@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from malote_relay.delivery.destination import Destination, DestinationState, Key
+from malote_relay.delivery.destinations.destination import Destination, DestinationState, Key
+from malote_relay.delivery.destinations.shapes import Shape, Shaped, Shapes
+from malote_relay.delivery.destinations.shaping import Shaper
 from malote_relay.delivery.route import Route
-from malote_relay.delivery.shapes import Shape, Shaped, Shapes
-from malote_relay.delivery.shaping import Shaper
 
 _SWEEP_AT = 1000
 
