@@ -34,7 +34,7 @@ class Shaping(Struct, frozen=True, kw_only=True):
     """Limits from the widest to the narrowest rule; each says only what differs from the one before.
 
     `providers` by the names in delivery/answers/providers.toml, which has limits of its own for them; `destinations`
-    by a recipient domain, or by the name that MX hosts have or are under. `adaptive`: less while a host asks for less.
+    by a recipient domain, or by the name that MX hosts have or are under. `adaptive`: less while a host asks for it.
     """
 
     adaptive: bool = True
