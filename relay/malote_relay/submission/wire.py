@@ -70,7 +70,10 @@ class Wire(SMTP):
         context = transport.get_extra_info("sslcontext")
         if context is not None:
             self._tls_protocol = SimpleNamespace(_extra={"sslcontext": context})  # type: ignore[assignment]  # all it reads
+        begins = self.task is None
         super().connection_made(transport)
+        if begins and self.task is not None:
+            self.task.add_done_callback(lambda _: self._forget_if_over())
 
     def data_received(self, data: bytes) -> None:
         """Keep it for the dialogue."""
@@ -94,6 +97,17 @@ class Wire(SMTP):
         self._broken = self._broken or error is not None
         self._wake()
         asyncio.StreamReaderProtocol.connection_lost(self, error)
+        self._forget_if_over()
+
+    def _forget_if_over(self) -> None:
+        """Let go of everything once connection and dialogue have both ended.
+
+        A session refers to itself in many ways, and with it to the TLS state and its buffers, some 300 KB: the
+        collector of cycles comes by too seldom to wait for it.
+        """
+        if self.transport is None and self.task is not None and self.task.done():
+            self._end_timer()
+            self.loop.call_soon(vars(self).clear)
 
     def _reset_timeout(self, duration: float | None = None) -> None:
         self._wait_until(self.loop.time() + (duration or self._timeout_duration))

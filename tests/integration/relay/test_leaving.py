@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import gc
 import os
+import smtplib
 import socket
 import ssl
 import struct
@@ -13,6 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+from malote_relay.submission.session import Session
 
 MESSAGE = b"From: Ana <ana@acme.example>\r\nSubject: x\r\n\r\nHello\r\n"
 
@@ -137,6 +141,31 @@ async def test_the_end_between_messages_frees_the_place(relay: Any, eventually: 
     before = sockets()
     await asyncio.to_thread(lambda: Client(relay).connect().leave(how))
     await nothing_left(relay, before, eventually)
+
+
+@pytest.mark.parametrize("how", ["close_notify", "FIN", "RST", "QUIT after STARTTLS"])
+async def test_an_ended_session_waits_for_no_collector_of_cycles(relay: Any, eventually: Any, how: str) -> None:
+    """Its TLS state and buffers are 300 KB, and the collector's last look may be hours away."""
+
+    def living() -> int:
+        return sum(isinstance(one, Session | ssl.SSLObject) for one in gc.get_objects())
+
+    def client() -> None:
+        if how == "QUIT after STARTTLS":
+            with smtplib.SMTP("127.0.0.1", relay.relay.server.submission_port, timeout=10) as one:
+                one._host = "acme.smtp.example"  # the name in the certificate
+                one.starttls(context=relay.site.client_context())
+        else:
+            Client(relay).connect().leave(how)
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = living()
+        await asyncio.to_thread(client)
+        await eventually(lambda: relay.counted("malote_sessions") == 0 and living() == before)
+    finally:
+        gc.enable()
 
 
 async def test_a_client_that_does_not_hang_up_after_quit_is_cut_off(relay: Any, eventually: Any) -> None:
