@@ -1,6 +1,7 @@
 """What a server's processes cost: time on the cores and memory, over whole trees of processes.
 
-Memory is proportional (PSS): pages that processes share are divided among them, so that the sum is what they take.
+Memory is given in two ways: proportional (PSS: pages that processes share are divided among them, so that the sum is
+what they take) and resident (RSS: what each has, shared or not, so that the sum counts shared pages again).
 """
 
 from __future__ import annotations
@@ -17,10 +18,22 @@ _TICK = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
-class Idle:
-    """Memory in MB, CPU in thousandths of a core."""
+class Memory:
+    """In MB."""
 
-    pss_megabytes: float
+    pss: float = 0.0
+    rss: float = 0.0
+
+    def most(self, other: Memory) -> Memory:
+        """The larger of each."""
+        return Memory(max(self.pss, other.pss), max(self.rss, other.rss))
+
+
+@dataclass(frozen=True)
+class Idle:
+    """What a process takes that has nothing to do; CPU in thousandths of a core."""
+
+    memory: Memory
     cpu_millicores: float
 
 
@@ -29,7 +42,7 @@ async def idle(pid: int, seconds: float) -> Idle:
     used, since = _exact_seconds(pid), time.monotonic()
     await asyncio.sleep(seconds)
     spent = (_exact_seconds(pid) - used) / (time.monotonic() - since)
-    return Idle(pss_megabytes([pid]), spent * 1000)
+    return Idle(memory([pid]), spent * 1000)
 
 
 def cpu_seconds(roots: Iterable[int]) -> float:
@@ -37,28 +50,30 @@ def cpu_seconds(roots: Iterable[int]) -> float:
     return sum(sum(map(int, _stat(pid)[11:15])) for pid in tree(roots) if _stat(pid)) / _TICK
 
 
-def pss_megabytes(roots: Iterable[int]) -> float:
+def memory(roots: Iterable[int]) -> Memory:
     """Memory of processes with their descendants."""
-    kibibytes = 0
+    kibibytes = {"Pss:": 0, "Rss:": 0}
     for pid in tree(roots):
         with contextlib.suppress(OSError):
-            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-            kibibytes += next((int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")), 0)
-    return kibibytes * 1024 / 1e6
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
+                name, value, _ = line.split()
+                if name in kibibytes:
+                    kibibytes[name] += int(value)
+    return Memory(kibibytes["Pss:"] * 1024 / 1e6, kibibytes["Rss:"] * 1024 / 1e6)
 
 
 class Peak:
     """The most memory that processes take while it is watched."""
 
     def __init__(self, roots: Sequence[int], every: float = 0.1) -> None:
-        self.megabytes = 0.0
+        self.memory = Memory()
         self._roots = roots
         self._every = every
 
     async def watch(self) -> None:
         """Until cancelled."""
         while True:
-            self.megabytes = max(self.megabytes, await asyncio.to_thread(pss_megabytes, self._roots))
+            self.memory = self.memory.most(await asyncio.to_thread(memory, self._roots))
             await asyncio.sleep(self._every)
 
 

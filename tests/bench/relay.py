@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tests.bench import backlog, contenders, programs, results
 from tests.bench.contenders import Contender, Entry, Malote, Material
-from tests.bench.costs import Peak, idle, pss_megabytes, watched
+from tests.bench.costs import Peak, idle, memory, watched
 from tests.bench.latency import latency
 from tests.bench.peers import Haraka, Postfix
 from tests.bench.processes import BenchError, Child
@@ -127,18 +127,19 @@ def _ratios(
                 f"{name}: {own}, CPU for 1,000 messages", sorted(measured[own].cpu)[len(measured[own].cpu) // 2], "s"
             )
         )
-        found.append(results.alone(f"{name}: {own}, most memory (PSS)", measured[own].megabytes, "MB"))
+        found.append(results.alone(f"{name}: {own}, most memory (PSS)", measured[own].memory.pss, "MB"))
+        found.append(results.alone(f"{name}: {own}, most memory (RSS)", measured[own].memory.rss, "MB"))
     return found
 
 
 def _print(case: object, measured: dict[str, Measured]) -> None:
     own = measured[ONE].rate
-    print(f"\n{case}\n{'':30}{'messages/s':>12}{'lowest':>9}{'highest':>9}{'of one':>9}{'CPU s/1000':>12}{'MB':>7}")
+    print(f"\n{case}\n{'':30}{'messages/s':>12}{'lowest':>9}{'highest':>9}{'of one':>9}{'CPU s/1000':>12}{'PSS MB':>8}{'RSS MB':>8}")
     for name, one in measured.items():
         cpu = sorted(one.cpu)[len(one.cpu) // 2]
         print(
             f"{name:30}{one.rate:>12,.1f}{min(one.rates):>9,.1f}{max(one.rates):>9,.1f}{one.rate / own:>7.2f} ×"
-            f"{cpu:>12.2f}{one.megabytes:>7.0f}"
+            f"{cpu:>12.2f}{one.memory.pss:>8.0f}{one.memory.rss:>8.0f}"
         )
 
 
@@ -164,9 +165,11 @@ async def _idle(world: World, options: argparse.Namespace) -> list[Result]:
     async with _started([relay]):
         await asyncio.sleep(3)
         at_rest = await idle(relay.roots[0], 10.0 if options.quick else 30.0)
-    print(f"with nothing to do: {at_rest.pss_megabytes:.1f} MB (PSS), {at_rest.cpu_millicores:.2f} millicores")
+    pss, rss = at_rest.memory.pss, at_rest.memory.rss
+    print(f"with nothing to do: {pss:.1f} MB (PSS), {rss:.1f} MB (RSS), {at_rest.cpu_millicores:.2f} millicores")
     return [
-        results.at_most("with nothing to do: memory (PSS)", at_rest.pss_megabytes, "MB", 56.0),
+        results.at_most("with nothing to do: memory (PSS)", pss, "MB", 56.0),
+        results.alone("with nothing to do: memory (RSS)", rss, "MB"),
         results.at_most("with nothing to do: CPU", at_rest.cpu_millicores, "millicores", 2.0),
     ]
 
@@ -179,20 +182,20 @@ async def _backlog(world: World, options: argparse.Namespace) -> list[Result]:
     async with _started([empty, full]) as entries:
         measured = await compare(entries, BACKLOG, world)
         one, other = measured["empty queue"], measured["a million wait"]
-        megabytes = pss_megabytes(full.roots)
+        megabytes = memory(full.roots).pss
     print(
         f"\nempty {one.rate:,.0f} messages/s, with {options.backlog:,} waiting {other.rate:,.0f}; {megabytes:.0f} MB"
     )
     return [
         results.against("throughput with a million waiting / empty", other.rate, "messages/s", one.rate, 0.9),
-        results.at_most("memory (PSS) with a million waiting", max(megabytes, other.megabytes), "MB", 200.0),
+        results.at_most("memory (PSS) with a million waiting", max(megabytes, other.memory.pss), "MB", 200.0),
     ]
 
 
 async def _large(world: World, options: argparse.Namespace) -> list[Result]:
     relay = Malote(world.material, "Malote large")
     async with _started([relay]) as (entry,):
-        at_rest = pss_megabytes(relay.roots)
+        at_rest = memory(relay.roots).pss
         peak = Peak(relay.roots, every=0.02)
         await world.sink.ask({"take": 10})
         async with watched(peak):
@@ -200,7 +203,7 @@ async def _large(world: World, options: argparse.Namespace) -> list[Result]:
             arrived = await world.sink.ask({"wait": 120})
     if arrived["distinct"] != 10:
         raise BenchError(f"of ten messages of 25 MB {arrived['distinct']} arrived")
-    above = peak.megabytes - at_rest
+    above = peak.memory.pss - at_rest
     print(f"ten sessions with 25 MB each at once: {above:.1f} MB above the {at_rest:.1f} MB at rest")
     return [results.at_most("ten sessions with 25 MB each: memory above idle", above, "MB", 80.0)]
 

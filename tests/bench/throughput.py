@@ -17,7 +17,7 @@ from typing import Any
 import dkim
 from tests.bench import contenders
 from tests.bench.contenders import Entry, Material
-from tests.bench.costs import Peak, cpu_seconds, watched
+from tests.bench.costs import Memory, Peak, cpu_seconds, watched
 from tests.bench.loading import load
 from tests.bench.processes import BenchError, Child
 
@@ -48,11 +48,11 @@ class Case:
 
 @dataclass
 class Measured:
-    """One contender's rounds: messages a second, CPU seconds for 1,000 messages, the most memory (MB) it took."""
+    """One contender's rounds: messages a second, CPU seconds for 1,000 messages, the most memory it took."""
 
     rates: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
-    megabytes: float = 0.0
+    memory: Memory = Memory()
 
     @property
     def rate(self) -> float:
@@ -90,7 +90,7 @@ async def _round(entry: Entry, case: Case, world: World, into: Measured) -> None
         verify(base64.b64decode(sample), case.size, entry, world.material)
     into.rates.append(case.messages / (float(arrived["last"]) - float(sent["start"])))
     into.cpu.append((cpu_seconds(entry.contender.roots) - used) / case.messages * 1000)
-    into.megabytes = max(into.megabytes, peak.megabytes)
+    into.memory = into.memory.most(peak.memory)
 
 
 async def send(
