@@ -134,7 +134,8 @@ def _ratios(
 
 def _print(case: object, measured: dict[str, Measured]) -> None:
     own = measured[ONE].rate
-    print(f"\n{case}\n{'':30}{'messages/s':>12}{'lowest':>9}{'highest':>9}{'of one':>9}{'CPU s/1000':>12}{'PSS MB':>8}{'RSS MB':>8}")
+    heads = f"{'messages/s':>12}{'lowest':>9}{'highest':>9}{'of one':>9}{'CPU s/1000':>12}{'PSS MB':>8}{'RSS MB':>8}"
+    print(f"\n{case}\n{'':30}{heads}")
     for name, one in measured.items():
         cpu = sorted(one.cpu)[len(one.cpu) // 2]
         print(

@@ -52,7 +52,7 @@ class Measured:
 
     rates: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
-    memory: Memory = Memory()
+    memory: Memory = field(default_factory=Memory)
 
     @property
     def rate(self) -> float:
