@@ -20,7 +20,7 @@ from typing import NoReturn
 
 import uvloop
 
-from malote_relay import collector, logs
+from malote_relay import logs, memory
 from malote_relay.config import ConfigError
 from malote_relay.relay import Relay
 from malote_relay.reload import fingerprint, load
@@ -38,8 +38,8 @@ async def run(directory: Path, spool: Path, grace: float) -> None:
     logs.gather(loop)
     try:
         await relay.start()
-        collector.spare()
-        await stopping.wait()
+        async with memory.looked_after():
+            await stopping.wait()
         await relay.stop()
     finally:
         logs.gather(None)

@@ -20,7 +20,7 @@ from typing import Any, Final
 import structlog
 import uvloop
 
-from malote_relay import collector, logs
+from malote_relay import logs, memory
 from malote_relay.clock import SystemClock
 from malote_relay.config import ConfigError
 from malote_relay.fronts import protocol
@@ -187,8 +187,8 @@ async def _run(options: argparse.Namespace) -> None:
             [socket.socket(fileno=number) for number in options.submissions],
         )
         front = Front(options.config, options.spool, options.number, options.of, places)
-        collector.spare()
-        await front.run(socket.socket(fileno=options.channel))
+        async with memory.looked_after():
+            await front.run(socket.socket(fileno=options.channel))
     finally:
         logs.gather(None)
 
