@@ -120,6 +120,9 @@ class Bounces(_Struct, frozen=True, kw_only=True):
 
     enabled: bool = False
     port: int = 25
+    grace_period: float = 3600.0
+    """How long mail goes on leaving with a return path that has lost a record, in seconds. Not the days that a domain
+    has: mail is refused for a return path that has none, and the sender's own reverse-path is there to go back to."""
 
 
 class Rehearsal(_Struct, frozen=True, kw_only=True):

@@ -71,7 +71,7 @@ class Relay:
         self.metrics = Metrics()
         self._store = SqliteStore(spool)
         self._config = config
-        self._watcher = Watcher(directory, seen, loaded.context, self._apply, self.metrics.config_errors.inc)
+        self._watcher = Watcher(directory, seen, loaded, self._apply, self.metrics.config_errors.inc)
         self.metrics.config_error.set_function(lambda: float(bool(self._watcher.error)))
         self._heartbeat = Heartbeat()
         self.controls = Controls()

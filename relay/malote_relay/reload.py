@@ -1,8 +1,8 @@
 """The configuration directory, loaded as a whole and watched for changes.
 
 The file and every key it names count together: if any of it cannot be used, what is in force stays, and the error is
-kept for people to see. A certificate that cannot be used leaves the one in force in place and is told as an error,
-but holds nothing else up: a suspension must not wait for it.
+kept for people to see. A certificate or a password that cannot be used leaves the one in force in place and is told
+as an error, but holds nothing else up: a suspension must not wait for it. Without any password the mail waits.
 
 Changes are noticed by looking at the files' inodes, sizes and times, whenever the kernel tells that something
 happened in their directories (`changes`), and every few seconds.
@@ -59,13 +59,16 @@ class Loaded:
     oldest_key: float | None
     """When the oldest signing key's file was written, in epoch seconds; None when there is no key."""
     credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """The passwords that the configuration names, by their files' names."""
-    certificate_error: str = ""
-    """Why `context` is still the one that was in force before."""
+    """The passwords that the configuration names, by their files' names, but for those that cannot be read."""
+    left_behind: tuple[str, ...] = ()
+    """Why the certificate, or a password, is still the one that was in force before, or is not there at all."""
 
 
-def load(directory: Path, in_force: ssl.SSLContext | None = None) -> Loaded:
-    """Load all of it; a certificate that cannot be used leaves that `in_force`. Blocks. Raises ConfigError."""
+def load(directory: Path, in_force: Loaded | None = None) -> Loaded:
+    """Load all of it; for a certificate or password that cannot be used, the one `in_force`. Raises ConfigError.
+
+    Blocks.
+    """
     file = directory / CONFIG_FILE
     try:
         text = file.read_bytes()
@@ -78,14 +81,16 @@ def load(directory: Path, in_force: ssl.SSLContext | None = None) -> Loaded:
     return_paths = ReturnPaths.load(config, keys)
     written = [_written(keys / key.file) for domain in config.domains for key in domain.keys]
     _check_authorities(config.delivery.tls.authorities)
-    credentials = _credentials(config, directory / CREDENTIALS_DIRECTORY)
-    certificate_error = ""
+    left_behind: list[str] = []
     try:
         context = tls_context(directory)
     except ConfigError as error:
         if in_force is None:
             raise
-        context, certificate_error = in_force, str(error)
+        context = in_force.context
+        left_behind.append(str(error))
+    before = in_force.credentials if in_force is not None else {}
+    credentials = _credentials(config, directory / CREDENTIALS_DIRECTORY, before, left_behind)
     oldest = min(written, default=None)
     return Loaded(
         config,
@@ -96,7 +101,7 @@ def load(directory: Path, in_force: ssl.SSLContext | None = None) -> Loaded:
         context,
         oldest,
         credentials,
-        certificate_error,
+        tuple(left_behind),
     )
 
 
@@ -128,11 +133,11 @@ class Watcher:
         self,
         directory: Path,
         seen: Fingerprint,
-        in_force: ssl.SSLContext,
+        in_force: Loaded,
         apply: Callable[[Loaded], Awaitable[None]],
         failed: Callable[[], None],
     ) -> None:
-        self.error = ""
+        self.error = "; ".join(in_force.left_behind)
         self._directory = directory
         self._seen = seen
         self._in_force = in_force
@@ -157,13 +162,14 @@ class Watcher:
         self._seen = now
         try:
             loaded = await asyncio.to_thread(load, self._directory, self._in_force)
-            if loaded.certificate_error:  # told no later than the hash of what is in force beside it
-                self.error = loaded.certificate_error
+            said = "; ".join(loaded.left_behind)
+            if said:  # told no later than the hash of what is in force beside it
+                self.error = said
                 self._failed()
-                _log.error("certificate not usable: the one in force stays", error=self.error)
+                _log.error("certificate or password not usable: what was in force stays", error=said)
             await self._apply(loaded)
-            self._in_force = loaded.context
-            self.error = loaded.certificate_error
+            self._in_force = loaded
+            self.error = said
         except ConfigError as error:
             self.error = str(error)
             self._failed()
@@ -191,9 +197,20 @@ def _check_authorities(file: str) -> None:
             ) from error
 
 
-def _credentials(config: RelayConfig, folder: Path) -> dict[str, str]:
+def _credentials(
+    config: RelayConfig, folder: Path, before: Mapping[str, str], left_behind: list[str]
+) -> dict[str, str]:
+    """The passwords by file name; one that cannot be read is the one from `before`, or left out."""
     servers = (config.delivery.smart_host, config.delivery.socks5)
-    return {one.password_file: _secret(folder / one.password_file) for one in servers if one and one.password_file}
+    found: dict[str, str] = {}
+    for name in dict.fromkeys(one.password_file for one in servers if one and one.password_file):
+        try:
+            found[name] = _secret(folder / name)
+        except ConfigError as error:
+            left_behind.append(str(error))
+            if name in before:
+                found[name] = before[name]
+    return found
 
 
 def _secret(file: Path) -> str:

@@ -347,7 +347,7 @@ class TestSettings:
                 "fromAddress": "post@platform.example",
                 "passwordSecret": {"name": "mail-password"},
             },
-            "bounces": {"enabled": True, "port": 2525},
+            "bounces": {"enabled": True, "port": 2525, "gracePeriod": 600},
             "rehearsal": {"clockOffsetSeconds": 3600},
         }
         values = tmp_path / "values.yaml"

@@ -21,6 +21,8 @@ class Purpose(enum.StrEnum):
     SPF = "SPF"
     DKIM = "DKIM"
     DMARC = "DMARC"
+    RETURN_PATH_MX = "ReturnPathMX"
+    RETURN_PATH_SPF = "ReturnPathSPF"
 
 
 class RecordState(enum.StrEnum):

@@ -188,6 +188,43 @@ def dmarc(texts: Sequence[str], minimum: str) -> Verdict:
     return _found()
 
 
+def mx(records: Sequence[str], endpoint: str) -> Verdict:
+    """The MX records at the return path against the relay's host (RFC 5321 section 5.1: the lowest number first)."""
+    parsed = sorted(_mx_record(record) for record in records)
+    if not parsed:
+        return _missing("there is no MX record")
+    if any(not host for _, host in parsed):  # RFC 7505
+        return _mismatch("the null MX says that this host takes no mail: publish the value shown in its place")
+    ours = [preference for preference, host in parsed if host == endpoint.lower()]
+    others = [(preference, host) for preference, host in parsed if host != endpoint.lower()]
+    if not ours:
+        first = others[0][1]
+        if first.startswith(endpoint.lower() + "."):
+            return _mismatch(
+                f"the MX record leads to {first} and not to {endpoint}; end the host with a dot, or the DNS panel"
+                " appends the domain"
+            )
+        return _mismatch(
+            f"the MX record leads to {first} and not to {endpoint}: publish the value shown, or, if the host takes"
+            " other mail, write another one in spec.returnPath"
+        )
+    if others and others[0][0] <= ours[0]:
+        return _mismatch(
+            f"{others[0][1]} gets bounces too, of which the relay never hears: leave only the MX record shown"
+        )
+    if others:
+        return _found(
+            f"{others[0][1]} gets the bounces while the relay cannot be reached: remove its MX record if it does not"
+            " pass them on"
+        )
+    return _found()
+
+
+def _mx_record(text: str) -> tuple[int, str]:
+    preference, _, host = text.partition(" ")
+    return int(preference), host.rstrip(".").lower()
+
+
 def _same_key(published: str, wanted: str) -> bool:
     """Whether two base64 texts hold the same bytes."""
     try:

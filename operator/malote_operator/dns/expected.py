@@ -1,4 +1,4 @@
-"""The three records to publish for a domain, ready to paste.
+"""The records to publish for a domain, ready to paste.
 
 The value of an SPF record depends on what stands there already (ours is merged in), and a DMARC record that is
 good enough is shown as it is; the DKIM value is the only one that belongs to this domain alone.
@@ -60,6 +60,11 @@ def dmarc_record(domain: str, policy: str, existing: Sequence[str] = ()) -> Want
     good = [text for text in existing if compare.is_dmarc(text)]
     keep = len(good) == 1 and compare.dmarc(existing, policy).found
     return Wanted("TXT", f"_dmarc.{domain}", good[0] if keep else policy)
+
+
+def return_path_mx(host: str, endpoint: str) -> Wanted:
+    """Bounces to the return path come to the relay's own host (RFC 5321 section 5.1)."""
+    return Wanted("MX", host, f"10 {endpoint}")
 
 
 def zone_strings(value: str) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ import dns.name
 import dns.rcode
 import dns.rdatatype
 import dns.rdtypes.ANY.CNAME
+import dns.rdtypes.ANY.MX
 import dns.rdtypes.ANY.NS
 import dns.rdtypes.ANY.TXT
 import dns.resolver
@@ -79,21 +80,31 @@ class Lookup:
         self._resolver.timeout = settings.timeout / 2
         self._resolver.cache = None
 
-    async def observe(self, domain: str, selector: str | None) -> Observation:
-        """Ask for the SPF, DMARC and (given a selector) DKIM records. Never raises for trouble with DNS.
+    async def observe(self, domain: str, selector: str | None, return_path: str = "") -> Observation:
+        """Ask for the SPF, DMARC and (given a selector) DKIM records, and for those of a return path.
 
-        Takes at most three times the configured time-out.
+        Never raises for trouble with DNS. Takes at most three times the configured time-out.
         """
-        dkim = self._ask(expected.dkim_name(domain, selector)) if selector else _nothing()
-        spf_answer, dmarc_answer, dkim_answer = await asyncio.gather(
-            self._ask(domain), self._ask(f"_dmarc.{domain}"), dkim
+        spf, dmarc, dkim, return_path_mx, return_path_spf = await asyncio.gather(
+            self._ask(domain),
+            self._ask(f"_dmarc.{domain}"),
+            self._ask(expected.dkim_name(domain, selector)) if selector else _nothing(),
+            self._ask(return_path, dns.rdatatype.MX) if return_path else _nothing(),
+            self._ask(return_path) if return_path else _nothing(),
         )
-        return Observation(at=self._clock(), spf=spf_answer, dmarc=dmarc_answer, dkim=dkim_answer)
+        return Observation(
+            at=self._clock(),
+            spf=spf,
+            dmarc=dmarc,
+            dkim=dkim,
+            return_path_mx=return_path_mx,
+            return_path_spf=return_path_spf,
+        )
 
-    async def _ask(self, name: str) -> Answer:
+    async def _ask(self, name: str, kind: dns.rdatatype.RdataType = dns.rdatatype.TXT) -> Answer:
         try:
             async with asyncio.timeout(self._settings.timeout * 3):
-                return await self._follow(name)
+                return await self._follow(name, kind)
         except TimeoutError:
             return Answer(name, Outcome.FAILED, error="the domain's name servers did not answer in time")
         except _NoSuchDomain:
@@ -101,13 +112,13 @@ class Lookup:
         except (_Failed, dns.exception.DNSException, OSError) as error:
             return Answer(name, Outcome.FAILED, error=str(error) or type(error).__name__)
 
-    async def _follow(self, name: str) -> Answer:
-        """The TXT records at `name`, following CNAMEs into other zones."""
+    async def _follow(self, name: str, kind: dns.rdatatype.RdataType) -> Answer:
+        """The records of that kind at `name`, following CNAMEs into other zones."""
         current = dns.name.from_text(name)
         chain: list[dns.name.Name] = []
         while len(chain) <= _CNAME_LIMIT:
             try:
-                reply = await self._authoritative(current)
+                reply = await self._authoritative(current, kind)
             except _NoSuchDomain:
                 if not chain:
                     raise
@@ -119,10 +130,10 @@ class Lookup:
             current = chain[-1]
         raise _Failed(f"{name}: more than {_CNAME_LIMIT} CNAMEs, one behind the other")
 
-    async def _authoritative(self, name: dns.name.Name) -> _Reply:
+    async def _authoritative(self, name: dns.name.Name, kind: dns.rdatatype.RdataType) -> _Reply:
         """Ask the servers of the zone that encloses `name`, one after the other until one answers properly."""
         zone, servers = await self._servers_of(name)
-        query = dns.message.make_query(name, dns.rdatatype.TXT)
+        query = dns.message.make_query(name, kind)
         query.flags &= ~dns.flags.RD
         failures: list[str] = []
         for server in servers[:_SERVERS_ASKED]:
@@ -143,7 +154,7 @@ class Lookup:
             elif not response.answer and not response.flags & dns.flags.AA:
                 failures.append(f"{server} does not serve {_shown(zone)}")  # a lame delegation
             else:
-                return _read(response, name)
+                return _read(response, name, kind)
         self._servers.pop(zone, None)
         raise _Failed(f"the name servers of {_shown(zone)} gave no answer ({'; '.join(failures)})")
 
@@ -209,14 +220,14 @@ async def _nothing() -> None:
     return None
 
 
-def _read(response: dns.message.Message, name: dns.name.Name) -> _Reply:
+def _read(response: dns.message.Message, name: dns.name.Name, kind: dns.rdatatype.RdataType) -> _Reply:
     """The CNAME chain from `name` within one response, and the texts at its end."""
     chain: list[dns.name.Name] = []
     current = name
     while len(chain) <= _CNAME_LIMIT:
         by_type = {rrset.rdtype: rrset for rrset in response.answer if rrset.name == current}
-        if dns.rdatatype.TXT in by_type:
-            return _Reply(_texts(by_type[dns.rdatatype.TXT]), tuple(chain))
+        if kind in by_type:
+            return _Reply(_texts(by_type[kind]), tuple(chain))
         if dns.rdatatype.CNAME not in by_type:
             break
         alias = by_type[dns.rdatatype.CNAME][0]
@@ -228,9 +239,14 @@ def _read(response: dns.message.Message, name: dns.name.Name) -> _Reply:
 
 
 def _texts(rrset: dns.rrset.RRset) -> tuple[str, ...]:
-    """Each record's strings joined without a space (RFC 7208 section 3.3, RFC 6376 section 3.6.2.2)."""
-    joined = [b"".join(one.strings) for one in rrset if isinstance(one, dns.rdtypes.ANY.TXT.TXT)]
-    return tuple(_printable(text[:_TEXT_LIMIT]) for text in joined[:_TEXTS_KEPT])
+    """TXT records' strings joined without a space (RFC 7208 section 3.3, RFC 6376 section 3.6.2.2); MX as words."""
+    texts: list[str] = []
+    for one in list(rrset)[:_TEXTS_KEPT]:
+        if isinstance(one, dns.rdtypes.ANY.TXT.TXT):
+            texts.append(_printable(b"".join(one.strings)[:_TEXT_LIMIT]))
+        elif isinstance(one, dns.rdtypes.ANY.MX.MX):
+            texts.append(f"{one.preference} {_shown(one.exchange)}")
+    return tuple(texts)
 
 
 def _printable(text: bytes) -> str:

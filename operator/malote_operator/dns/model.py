@@ -17,8 +17,9 @@ class Outcome(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The TXT records at `name`: each with its strings joined, in the order of the answer.
+    """The TXT records at `name`: each with its strings joined, in the order of the answer; or the MX records.
 
+    Of an MX record `texts` has preference and host in lower case, without a final dot: ``10 mx.example``.
     `cname` is the chain of names that `name` leads to through CNAMEs (absolute, lower case, no final dot);
     `error` says for people what went wrong when `outcome` is FAILED.
     """
@@ -32,9 +33,20 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What a domain's servers said at one time. `dkim` is None when there was no selector to ask for."""
+    """What a domain's servers said at one time.
+
+    `dkim` is None when there was no selector to ask for, the last two when there was no return path.
+    """
 
     at: dt.datetime
     spf: Answer
     dmarc: Answer
     dkim: Answer | None = None
+    return_path_mx: Answer | None = None
+    return_path_spf: Answer | None = None
+
+    @property
+    def answers(self) -> tuple[Answer, ...]:
+        """All that there are."""
+        found = (self.spf, self.dkim, self.dmarc, self.return_path_mx, self.return_path_spf)
+        return tuple(answer for answer in found if answer is not None)

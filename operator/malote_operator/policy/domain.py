@@ -23,10 +23,10 @@ from malote_operator.dns import expected
 from malote_operator.dns.model import Outcome
 from malote_operator.settings import Settings
 
-from . import admission
+from . import admission, returnpath
 from .conditions import merge, no, unknown, yes
 from .model import Decided, DomainDecision, DomainMemory, DomainWorld
-from .records import records_of
+from .records import records_of, words, wrong
 
 AGE_SHARE = 0.02
 """An unverified domain is looked at again after this share of its age: a record that its owner has waited an hour
@@ -52,16 +52,17 @@ def decide(domain: SendingDomain, world: DomainWorld, settings: Settings, now: d
         conditions=(),
         memory=world.memory,
         keys=world.keys,
-        return_path=domain.spec.return_path,
+        return_path=returnpath.known(domain, world.memory, settings, now),
     )
     if refused is not None:
         return _refused(base, domain, refused, world)
     if not world.keys:
-        waiting = _waiting(base, world, "KeyPending", "the domain's DKIM key is being made")
+        waiting = _waiting(base, domain, world, "KeyPending", "the domain's DKIM key is being made")
         return replace(waiting, wants_key=True)
     if world.observation is None and not domain.status.records:
         # An SPF record to paste is made from the one that stands there: show none before that was looked for.
-        return _waiting(base, world, "LookingUp", "the domain's DNS records are being looked up", next_check=now)
+        looking = "the domain's DNS records are being looked up"
+        return _waiting(base, domain, world, "LookingUp", looking, next_check=now)
     records = records_of(domain, world, settings, now)
     return _judged(base, domain, world, records, settings, now)
 
@@ -84,6 +85,7 @@ def _refused(
         no("Accepted", refused.reason, refused.message),
         *(unknown(kind, "NotAccepted", "not looked up while the domain is not accepted") for kind in _valid_kinds()),
         no("Verified", "NotAccepted", "the domain is not accepted"),
+        *returnpath.undecided(domain, "NotAccepted", "not looked up while the domain is not accepted"),
         no("Reconciling", "Settled"),
         yes("Stalled", refused.reason, refused.message) if refused.final else no("Stalled", "Waiting"),
     )
@@ -97,7 +99,12 @@ def _refused(
 
 
 def _waiting(
-    base: DomainDecision, world: DomainWorld, reason: str, message: str, next_check: dt.datetime | None = None
+    base: DomainDecision,
+    domain: SendingDomain,
+    world: DomainWorld,
+    reason: str,
+    message: str,
+    next_check: dt.datetime | None = None,
 ) -> DomainDecision:
     """Admitted, but without anything to show yet. What was verified once (T-state knows) goes on meanwhile."""
     problem = _problem(world)
@@ -107,6 +114,7 @@ def _waiting(
         yes("Accepted", "Accepted"),
         *(unknown(kind, reason, message) for kind in _valid_kinds()),
         no("Verified", reason, message),
+        *returnpath.undecided(domain, reason, message),
         *_progress(world, reason, message, running=True),
     )
     return replace(
@@ -149,6 +157,7 @@ def _judged(
     dkim_seen = by_purpose[Purpose.DKIM].state is RecordState.FOUND and world.observation is not None
     claimed = world.claim is not None and world.claim.spec.uid == base.uid
     standing = _standing(base.domain, world, records, claimed, settings, now)
+    returning = returnpath.judge(domain, world, settings, now)
     dkim_lost = by_purpose[Purpose.DKIM].state in _LOST and not standing.sending
     pending = "; ".join(f"{one.purpose.value} {one.state.value.lower()}" for one in records if not _is_found(one))
     ready = _problem(world) or (
@@ -164,12 +173,13 @@ def _judged(
         yes("Verified", standing.reason, standing.message)
         if standing.verified
         else no("Verified", standing.reason, standing.message),
+        *returning.conditions,
         *_progress(world, standing.reason, standing.message, running=unseen or standing.reason == "ClaimPending"),
     )
     return replace(
         base,
         conditions=conditions,
-        records=records,
+        records=(*records, *returning.records),
         accepted=True,
         wants_claim=dkim_seen and world.claim is None,
         releases_claim=admission.void_claim(base.uid, world) or (claimed and dkim_lost),
@@ -177,8 +187,9 @@ def _judged(
         sending=standing.sending,
         in_config=True,
         refusal="" if standing.sending else f"{base.domain} is not verified: {pending or 'not claimed yet'}",
-        memory=standing.memory,
-        next_check=_next_check(domain, world, standing, settings, now),
+        return_path=returning.host,
+        memory=replace(standing.memory, return_path=returning.memory),
+        next_check=_next_check(domain, world, standing, returning, settings, now),
     )
 
 
@@ -191,8 +202,8 @@ def _standing(
     now: dt.datetime,
 ) -> _Standing:
     memory = world.memory
-    wrong = "; ".join(f"{record.purpose.value}: {_words(record)}" for record in records if not _is_found(record))
-    complete = not wrong
+    amiss = wrong(records)
+    complete = not amiss
     # What an earlier process saw counts only for a domain that T-state knows as verified.
     trusted = world.observation is not None or memory.verified_at is not None
     if complete and claimed and trusted:
@@ -201,43 +212,57 @@ def _standing(
     if memory.verified_at is None:
         if complete:
             return _Standing(False, False, memory, "ClaimPending", f"{domain} is being claimed for the tenant")
-        return _Standing(False, False, memory, "RecordsPending", wrong)
+        return _Standing(False, False, memory, "RecordsPending", amiss)
     lost = any(record.state in _LOST for record in records)
     if not lost and memory.grace_started is None:
         # Nothing is known to be wrong: a failure to look up, or to claim, does not downgrade.
         if complete:
             return _Standing(False, True, memory, "ClaimPending", f"{domain} is being claimed for the tenant again")
-        return _Standing(True, True, memory, "LookupFailed", wrong)
-    wrong = wrong or f"{domain} is being claimed for the tenant again"
+        return _Standing(True, True, memory, "LookupFailed", amiss)
+    amiss = amiss or f"{domain} is being claimed for the tenant again"
     started = memory.grace_started or now
     ends = started + dt.timedelta(seconds=settings.dns.grace_period)
     memory = replace(memory, grace_started=started)
     if now < ends:
         return _Standing(
-            False, True, memory, "GracePeriod", f"mail goes on until {ends:%Y-%m-%d %H:%M} UTC, then stops: {wrong}"
+            False, True, memory, "GracePeriod", f"mail goes on until {ends:%Y-%m-%d %H:%M} UTC, then stops: {amiss}"
         )
-    return _Standing(False, False, memory, "GraceExpired", f"mail stopped at {ends:%Y-%m-%d %H:%M} UTC: {wrong}")
+    return _Standing(False, False, memory, "GraceExpired", f"mail stopped at {ends:%Y-%m-%d %H:%M} UTC: {amiss}")
 
 
 def _next_check(
-    domain: SendingDomain, world: DomainWorld, standing: _Standing, settings: Settings, now: dt.datetime
+    domain: SendingDomain,
+    world: DomainWorld,
+    standing: _Standing,
+    returning: returnpath.ReturnPath,
+    settings: Settings,
+    now: dt.datetime,
 ) -> dt.datetime:
     """When to ask DNS again."""
     seen, dns = world.observation, settings.dns
     if seen is None or seen.dkim is None or seen.dkim.name != _dkim_name(domain, world):
         return now
-    failed = any(answer.outcome is Outcome.FAILED for answer in (seen.spf, seen.dkim, seen.dmarc))
+    host = returnpath.looked_for(domain, settings)
+    if host and (seen.return_path_mx is None or seen.return_path_mx.name != host):
+        return now
+    failed = any(answer.outcome is Outcome.FAILED for answer in seen.answers)
     if standing.verified:
         interval = min(FAILED_RECHECK, dns.verified_recheck) if failed else dns.verified_recheck
         interval *= 1 + JITTER * (2 * _fraction(domain.metadata.uid) - 1)
-        return seen.at + dt.timedelta(seconds=interval)
-    since = standing.memory.grace_started or domain.metadata.creation_timestamp or seen.at
-    age = (seen.at - since).total_seconds()
-    interval = max(dns.pending_recheck, min(age * AGE_SHARE, PENDING_LIMIT))
+    else:
+        since = standing.memory.grace_started or domain.metadata.creation_timestamp or seen.at
+        interval = min(_pending(since, seen.at, settings), max(dns.pending_recheck, PENDING_LIMIT))
+    if returning.waiting_since is not None:
+        interval = min(interval, _pending(returning.waiting_since, seen.at, settings))
     due = seen.at + dt.timedelta(seconds=interval)
     if standing.sending and standing.memory.grace_started is not None:
         due = min(due, standing.memory.grace_started + dt.timedelta(seconds=dns.grace_period))
-    return due
+    return min(due, returning.until) if returning.until is not None else due
+
+
+def _pending(since: dt.datetime, seen: dt.datetime, settings: Settings) -> float:
+    """Seconds until a record that has been awaited since then is looked for again."""
+    return max(settings.dns.pending_recheck, (seen - since).total_seconds() * AGE_SHARE)
 
 
 def _dkim_name(domain: SendingDomain, world: DomainWorld) -> str:
@@ -254,12 +279,8 @@ def _record_condition(record: Record) -> Decided:
     if record.state is RecordState.FOUND:
         return yes(kind, record.state.value, record.message)
     if record.state is RecordState.UNKNOWN:
-        return unknown(kind, "LookupFailed" if record.message else "NotLookedUp", _words(record))
-    return no(kind, record.state.value, _words(record))
-
-
-def _words(record: Record) -> str:
-    return record.message or ("not looked up yet" if record.state is RecordState.UNKNOWN else record.state.value)
+        return unknown(kind, "LookupFailed" if record.message else "NotLookedUp", words(record))
+    return no(kind, record.state.value, words(record))
 
 
 def _is_found(record: Record) -> bool:

@@ -56,6 +56,16 @@ class DkimPublicKey:
 
 
 @dataclass(frozen=True, slots=True)
+class ReturnPathMemory:
+    """Since when a domain names this return path, and of its two records the same as of the domain's three."""
+
+    host: str
+    named_at: dt.datetime
+    verified_at: dt.datetime | None = None
+    grace_started: dt.datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DomainMemory:
     """When all three records were first seen, and since when they have not been (None: they are, or never were).
 
@@ -65,6 +75,7 @@ class DomainMemory:
     verified_at: dt.datetime | None = None
     grace_started: dt.datetime | None = None
     selectors: tuple[str, ...] = ()
+    return_path: ReturnPathMemory | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +108,7 @@ class DomainDecision:
     tenant's and void (its SendingDomain is gone, or lost its DKIM record for good): delete it, then decide again.
     `in_config`: belongs into its tenant's relay configuration, sending or refused with `refusal`.
     `sending`: verified or within the grace period. `keys`: what to sign with.
-    `return_path`: the host by which its bounces come back to the relay, where that is offered.
+    `return_path`: the host that mail's bounces come back to; "": mail leaves with the sender's own reverse-path.
     `next_check`: look DNS up then (now or earlier: at once); None: only when something else changes.
     """
 

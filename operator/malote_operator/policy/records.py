@@ -1,4 +1,4 @@
-"""The three records of a SendingDomain: what to paste, and what was seen of each.
+"""The records of a SendingDomain: what to paste, and what was seen of each.
 
 A look-up that failed changes no state: what was seen before still counts, and the message says so.
 """
@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from malote_operator.api.sendingdomain import DkimPublish, Purpose, Record, SendingDomain
+from malote_operator.api import names
+from malote_operator.api.sendingdomain import DkimPublish, Purpose, Record, RecordState, SendingDomain
 from malote_operator.dns import compare, expected
 from malote_operator.dns.model import Answer, Outcome
 from malote_operator.settings import Settings
@@ -21,6 +22,8 @@ CHECKED_AT_RESOLUTION = dt.timedelta(seconds=60)
 """`checkedAt` of a record that stays as it was moves in such steps, so that looking alone writes little."""
 
 _OBSERVED_KEPT = 10
+_ONE_VALUE = frozenset({Purpose.DKIM, Purpose.RETURN_PATH_MX})
+_SPF = frozenset({Purpose.SPF, Purpose.RETURN_PATH_SPF})
 
 
 def records_of(domain: SendingDomain, world: DomainWorld, settings: Settings, now: dt.datetime) -> tuple[Record, ...]:
@@ -56,6 +59,41 @@ def records_of(domain: SendingDomain, world: DomainWorld, settings: Settings, no
     )
 
 
+def return_path_records_of(
+    domain: SendingDomain, world: DomainWorld, settings: Settings, now: dt.datetime
+) -> tuple[Record, ...]:
+    """The MX and SPF records of the return path with their values and states; none before they were looked for."""
+    host, include, seen = domain.spec.return_path, settings.dns.spf_include, world.observation
+    endpoint = names.endpoint_host(domain.spec.tenant_ref.name, settings)
+    mx_answer = seen.return_path_mx if seen else None
+    spf_answer = seen.return_path_spf if seen else None
+    before = {record.purpose: record for record in domain.status.records if record.name == host}
+    if Purpose.RETURN_PATH_SPF not in before and (spf_answer is None or spf_answer.name != host):
+        return ()
+    mx_wanted = expected.return_path_mx(host, endpoint)
+    spf_wanted = expected.spf_record(host, include, _texts(spf_answer, before.get(Purpose.RETURN_PATH_SPF)))
+    return (
+        _record(
+            Purpose.RETURN_PATH_MX, mx_wanted, mx_answer, before, now, lambda one: compare.mx(one.texts, endpoint)
+        ),
+        _record(
+            Purpose.RETURN_PATH_SPF, spf_wanted, spf_answer, before, now, lambda one: compare.spf(one.texts, include)
+        ),
+    )
+
+
+def words(record: Record) -> str:
+    """What is wrong with a record, or that nothing is known yet."""
+    return record.message or ("not looked up yet" if record.state is RecordState.UNKNOWN else record.state.value)
+
+
+def wrong(records: tuple[Record, ...]) -> str:
+    """What is wrong with those that were not found, each with its name; "" when all were."""
+    return "; ".join(
+        f"{record.purpose.value}: {words(record)}" for record in records if record.state is not RecordState.FOUND
+    )
+
+
 def _record(
     purpose: Purpose,
     wanted: expected.Wanted,
@@ -67,8 +105,8 @@ def _record(
     previous = before.get(purpose)
     if previous is not None and (previous.name != wanted.name or previous.type != wanted.type):
         previous = None
-    if previous is not None and purpose is Purpose.DKIM and previous.value != wanted.value:
-        previous = None  # what was seen was another key
+    if previous is not None and purpose in _ONE_VALUE and previous.value != wanted.value:
+        previous = None  # what was seen was another key, or another endpoint
     fresh = Record(purpose=purpose, type=wanted.type, name=wanted.name, value=wanted.value)
     if answer is None or answer.name != wanted.name:
         return previous if previous is not None else fresh
@@ -93,7 +131,7 @@ def _unlearned(fresh: Record, previous: Record | None, answer: Answer) -> Record
     """After a failed look-up: the state stays what it was, and the message says that it is not news."""
     message = f"could not be looked up, which changes nothing: {answer.error}"[:900]
     if previous is None:
-        if fresh.purpose is Purpose.SPF:
+        if fresh.purpose in _SPF:
             message += "; if the domain has an SPF record already, add the include: to that one instead"
         return msgspec.structs.replace(fresh, message=message)
     return msgspec.structs.replace(previous, message=message)
@@ -114,7 +152,7 @@ def _steady(record: Record, previous: Record | None) -> Record:
 
 def _relevant(purpose: Purpose, texts: tuple[str, ...]) -> tuple[str, ...]:
     """What to show of the answer: at the domain itself stand many TXT records that are none of our business."""
-    if purpose is Purpose.SPF:
+    if purpose in _SPF:
         texts = tuple(text for text in texts if text.lower().lstrip(" \"'").startswith("v=spf"))
     return tuple(sorted(texts))[:_OBSERVED_KEPT]
 

@@ -7,7 +7,7 @@ SendingDomain is looked at again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -16,11 +16,11 @@ from malote_operator.dns.model import Observation, Outcome
 
 log = structlog.get_logger(__name__)
 
-Observe = Callable[[str, str | None], Awaitable[Observation]]
+Observe = Callable[[str, str | None, str], Awaitable[Observation]]
 
 
 class Checks:
-    """Runs look-ups, at most `concurrency` at once. `observe` asks DNS for (domain, selector)."""
+    """Runs look-ups, at most `concurrency` at once. `observe` asks DNS for (domain, selector, return path)."""
 
     def __init__(self, observe: Observe, *, concurrency: int = 64) -> None:
         self._observe = observe
@@ -33,10 +33,12 @@ class Checks:
         seen = self._seen.get(uid)
         return seen[1] if seen is not None and seen[0] == selector else None
 
-    def start(self, uid: str, domain: str, selector: str, ended: Callable[[], None]) -> None:
+    def start(
+        self, uid: str, domain: str, selector: str, ended: Callable[[], None], *, return_path: str = ""
+    ) -> None:
         """Check the domain now, unless that is going on already; `ended` is called afterwards."""
         if uid not in self._running:
-            self._running[uid] = asyncio.create_task(self._check(uid, domain, selector, ended))
+            self._running[uid] = asyncio.create_task(self._check(uid, domain, selector, return_path, ended))
 
     def running(self, uid: str) -> bool:
         """Whether a check of this SendingDomain is going on."""
@@ -56,10 +58,10 @@ class Checks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _check(self, uid: str, domain: str, selector: str, ended: Callable[[], None]) -> None:
+    async def _check(self, uid: str, domain: str, selector: str, return_path: str, ended: Callable[[], None]) -> None:
         try:
             async with self._slots:
-                observation = await self._observe(domain, selector)
+                observation = await self._observe(domain, selector, return_path)
             metrics.DNS_CHECKS.labels(_result(observation)).inc()
             self._seen[uid] = (selector, observation)
         except Exception:
@@ -73,7 +75,5 @@ class Checks:
 
 
 def _result(observation: Observation) -> str:
-    outcomes: Iterable[Outcome] = [
-        answer.outcome for answer in (observation.spf, observation.dmarc, observation.dkim) if answer is not None
-    ]
+    outcomes = [answer.outcome for answer in observation.answers]
     return next((one.value for one in (Outcome.FAILED, Outcome.ABSENT) if one in outcomes), Outcome.ANSWERED.value)

@@ -11,6 +11,7 @@ from malote_operator.api.sendingdomain import SendingDomain
 from malote_operator.kube.errors import AlreadyExists, Forbidden, Invalid, NameConflict, NotFound
 from malote_operator.kube.kinds import DOMAIN_CLAIM, SENDING_DOMAIN, TENANT
 from malote_operator.policy import domain as policy
+from malote_operator.policy import returnpath
 from malote_operator.policy.model import DkimPublicKey, DomainDecision, DomainMemory, DomainWorld, Problem
 from malote_operator.policy.ranking import Ranking
 from malote_operator.render import claim as claims
@@ -174,7 +175,8 @@ class SendingDomains:
         def ended() -> None:
             context.wake([Wake(key)])
 
-        context.checks.start(decision.uid, decision.domain, decision.keys[-1].selector, ended)
+        host = returnpath.looked_for(domain, context.settings)
+        context.checks.start(decision.uid, decision.domain, decision.keys[-1].selector, ended, return_path=host)
         return None
 
     async def _release_claims(self, key: Key) -> None:

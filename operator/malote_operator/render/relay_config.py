@@ -143,7 +143,7 @@ def _domains(decided: tuple[DomainDecision, ...], *, return_paths: bool) -> tupl
     found = (_domain(one) for one in sorted(by_name.values(), key=lambda one: one.domain))
     if not return_paths:
         return tuple(found)
-    # Also one that may not send now: what was sent may still bounce.
+    # Also with one that may not send now: what it has queued leaves as before.
     return tuple(replace(one, return_path=by_name[one.name].return_path) for one in found)
 
 

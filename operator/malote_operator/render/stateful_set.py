@@ -79,7 +79,10 @@ def _pod(name: str, plan: Plan, settings: Settings) -> Manifest:
         ],
     }
     if settings.relay.credentials_secret:
-        pod["volumes"].append(_secret_volume("credentials", settings.relay.credentials_secret))
+        # Mail may wait for a password; the relay, and what it is told, must not: a suspension above all.
+        passwords = _secret_volume("credentials", settings.relay.credentials_secret)
+        passwords["secret"]["optional"] = True
+        pod["volumes"].append(passwords)
     if settings.relay.node_selector:
         pod["nodeSelector"] = dict(settings.relay.node_selector)
     if settings.image.pull_secrets:

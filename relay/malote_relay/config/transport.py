@@ -19,7 +19,7 @@ class SmartHost(Struct, frozen=True, kw_only=True):
     """A host that takes all mail, whoever it is for. It may be internal: naming it here allows it.
 
     `host` is an absolute name or an address. With a `username`, `password_file` names a file in `credentials/`;
-    neither is ever sent in clear text.
+    neither is ever sent in clear text. While the file cannot be read, mail waits.
     """
 
     host: Text
@@ -33,6 +33,7 @@ class Socks5(Struct, frozen=True, kw_only=True):
     """A SOCKS5 proxy (RFC 1928) that every outgoing connection goes through, by address; no `source_address` then.
 
     `host` is a name or an address. With a `username` (RFC 1929), `password_file` names a file in `credentials/`.
+    While the file cannot be read, mail waits.
     """
 
     host: Text

@@ -32,7 +32,7 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """A user name and password; the password is in no log."""
+    """A user name and password; the password is in no log, and "" while it cannot be read: nothing is sent then."""
 
     username: str
     password: str = field(repr=False)
@@ -82,10 +82,10 @@ class Peer:
 
 
 def delivering(config: RelayConfig, credentials: Mapping[str, str]) -> Identity:
-    """Who we are when we deliver. `credentials` are passwords by file name."""
+    """Who we are when we deliver. `credentials` are passwords by file name, those left out that cannot be read."""
     delivery = config.delivery
     smart = delivery.smart_host
-    login = Login(smart.username, credentials[smart.password_file]) if smart and smart.username else None
+    login = Login(smart.username, credentials.get(smart.password_file, "")) if smart and smart.username else None
     return _identity(config, credentials, delivery.source_address, login)
 
 
@@ -99,6 +99,6 @@ def calling_out(config: RelayConfig, credentials: Mapping[str, str]) -> Identity
 def _identity(config: RelayConfig, credentials: Mapping[str, str], source: str, login: Login | None) -> Identity:
     proxy = None
     if (socks := config.delivery.socks5) is not None:
-        user = Login(socks.username, credentials[socks.password_file]) if socks.username else None
+        user = Login(socks.username, credentials.get(socks.password_file, "")) if socks.username else None
         proxy = Proxy(socks.host, socks.port, user)
     return Identity(config.delivery.helo_name, "" if proxy else source, proxy, login)

@@ -102,6 +102,8 @@ async def _introduce(loop: asyncio.AbstractEventLoop, connection: socket.socket,
     if method != _LOGIN or proxy.login is None:
         wants = "a way of signing in that we have not" if method == _NONE_FITS else f"to sign in by method {method}"
         raise ProxyFailed(f"{proxy} wants {wants}")
+    if not proxy.login.password:
+        raise ProxyFailed(f"the password for {proxy} cannot be read: the relay's configuration error says why")
     user, password = proxy.login.username.encode(), proxy.login.password.encode()
     await loop.sock_sendall(connection, bytes([1, len(user)]) + user + bytes([len(password)]) + password)
     if (await _exactly(loop, connection, 2))[1] != 0:

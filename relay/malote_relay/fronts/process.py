@@ -157,7 +157,7 @@ class Front:
         """Put in force what the files say now; the core compares what it is told of it with what it has itself."""
         error = ""
         try:
-            loaded = await asyncio.to_thread(load, self._directory, self._loaded.context)
+            loaded = await asyncio.to_thread(load, self._directory, self._loaded)
         except ConfigError as failed:
             error = str(failed)
         else:

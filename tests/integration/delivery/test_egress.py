@@ -77,6 +77,14 @@ async def test_a_login_that_is_refused_lets_mail_wait_and_is_in_no_words(
     assert "old password" not in outcome.reply + "".join(capfd.readouterr())
 
 
+async def test_without_the_password_mail_waits_and_no_other_login_is_tried(world: Any) -> None:
+    host = await smart_host(world, login=LOGIN)
+    outcome = await delivered_by(world, host, SmartHostTls.REQUIRED, credentials={})
+    assert (outcome.result, outcome.bounce_class) == (Result.DEFERRED, "auth")
+    assert outcome.reply.startswith("451 4.7.8 the password for smart.example[")
+    assert not [step for step in host.commands if step.verb in {"AUTH", "MAIL"}]
+
+
 async def test_a_smart_host_that_wants_a_login_we_have_not_lets_mail_wait(world: Any) -> None:
     host = await smart_host(world, login=LOGIN)
     outcome = await delivered_by(world, host, SmartHostTls.REQUIRED, username="")

@@ -49,6 +49,13 @@ async def test_what_is_said_follows_the_rfcs_octet_for_octet() -> None:
         assert heard == [b"\x05\x01\x00", b"\x05\x01\x00\x01\xc0\x00\x02\x01\x02\x4b"]
 
 
+async def test_without_the_password_the_proxy_is_told_nothing() -> None:
+    async with proxy(b"\x05\x02", b"\x01\x00", GRANTED, login=Login("me", "")) as (one, heard):
+        with pytest.raises(ProxyFailed, match=r"the password for the SOCKS5 proxy .* cannot be read"):
+            await connect(one, FOUR, 25)
+        assert heard == [b"\x05\x02\x00\x02"]
+
+
 @pytest.mark.parametrize("bound", [b"\x04" + bytes(18), b"\x03\x05proxy" + bytes(2)])
 async def test_what_follows_the_answer_belongs_to_the_connection(bound: bytes) -> None:
     async with proxy(b"\x05\x00", b"\x05\x00\x00" + bound + b"220 hello") as (one, _):

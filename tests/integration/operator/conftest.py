@@ -166,7 +166,8 @@ class Start:
     platform: Platform
     directory: Path
     replicas: list[Replica] = field(default_factory=list)
-    notices: Object = field(default_factory=dict)
+    settings: Object = field(default_factory=dict)
+    """What differs from the platform's settings, by section."""
 
     def __call__(self, server: str = "", *, wait: bool = True) -> Replica:
         number = len(self.replicas)
@@ -174,8 +175,10 @@ class Start:
         config = self.platform.kubeconfig(self.directory / f"kubeconfig-{number}", server)
         log = self.directory / f"operator-{number}.log"
         settings = self.directory / f"settings-{number}.yaml"
-        common = yaml.safe_load(self.platform.settings.read_text())
-        settings.write_text(yaml.safe_dump(common | ({"notices": self.notices} if self.notices else {})))
+        whole = yaml.safe_load(self.platform.settings.read_text())
+        for section, values in self.settings.items():
+            whole[section] = whole.get(section, {}) | values
+        settings.write_text(yaml.safe_dump(whole))
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [Path(sys.executable).parent / "malote-operator", "--settings", settings],
@@ -267,11 +270,12 @@ class Tenancy:
         records: list[Object] = self.status("sendingdomain").get("records", [])
         return records
 
-    def publish(self) -> None:
-        """Do what the tenant does: publish the records exactly as the status shows them."""
+    def publish(self, *purposes: str) -> None:
+        """Do what the tenant does: publish the records, or some of them, exactly as the status shows them."""
         self.dns.add_zone(self.domain)
         for record in self.records():
-            self.dns.set(record["name"], record["type"], record["value"])
+            if not purposes or record["purpose"] in purposes:
+                self.dns.set(record["name"], record["type"], record["value"])
 
     def child(self, kind: str, name: str, namespace: str = "") -> Object:
         return self.kubectl.json("get", kind, name, "-n", namespace or self.platform.relays)

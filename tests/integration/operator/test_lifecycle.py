@@ -144,7 +144,7 @@ def mail_host(cluster_loop: LoopThread) -> Iterator[SinkMx]:
 def test_the_welcome_mail_goes_out_once_when_submission_opens_and_again_when_asked_for(
     start: Start, acme: Tenancy, mail_host: SinkMx, eventually: Eventually, kubectl: Kubectl
 ) -> None:
-    start.notices = {
+    start.settings["notices"] = {
         "host": "127.0.0.1",
         "port": mail_host.port,
         "security": "None",

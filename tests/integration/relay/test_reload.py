@@ -205,15 +205,49 @@ async def test_a_smart_hosts_new_password_is_used_without_a_restart(relay: Any, 
         assert password not in repr(relay.relay._scheduler._pool._identity)
 
 
-@pytest.mark.parametrize("content", [b"", b"two\nlines", b"\xff", b"x" * 256])
-async def test_a_password_file_that_is_none_leaves_the_old_configuration_in_force(
-    relay: Any, site: Any, content: bytes
+@pytest.mark.parametrize("content", [None, b"", b"two\nlines", b"\xff", b"x" * 256])
+async def test_a_password_file_that_is_none_is_told_and_holds_no_suspension_up(
+    relay: Any, site: Any, content: bytes | None
 ) -> None:
-    site.replace(CREDENTIALS_DIRECTORY / "smart", content)
+    if content is not None:
+        site.replace(CREDENTIALS_DIRECTORY / "smart", content)
+    smart = SmartHost(host="smart.example", username="relay", password_file="smart")
+    site.change(
+        delivery=msgspec.structs.replace(site.config.delivery, smart_host=smart),
+        submission={"open": False, "reason": "sending is suspended"},
+    )
+    said = await until(relay, configHash=configuration_hash(encode(site.config)), submissionOpen=False)
+    assert "credentials/smart" in said["configError"]
+    assert "lines" not in said["configError"]
+    assert relay.relay._scheduler._pool._identity.login == Login("relay", "")
+    client = await relay.signed_in()
+    assert (await client.say("MAIL FROM:<ana@acme.example>")).startswith("550 5.7.1")
+
+
+async def test_a_password_that_goes_away_leaves_the_one_in_force(relay: Any, site: Any, eventually: Any) -> None:
+    smart = SmartHost(host="smart.example", username="relay", password_file="smart")
+    site.replace(CREDENTIALS_DIRECTORY / "smart", b"first")
+    site.change(delivery=msgspec.structs.replace(site.config.delivery, smart_host=smart))
+    await until(relay, configHash=configuration_hash(encode(site.config)))
+    (site.directory / CREDENTIALS_DIRECTORY / "smart").unlink()
+    site.change(submission={"open": False, "reason": "sending is suspended"})
+    await until(relay, configHash=configuration_hash(encode(site.config)), submissionOpen=False)
+    assert relay.relay._scheduler._pool._identity.login == Login("relay", "first")
+    await error_shown(relay, "credentials/smart cannot be read")
+    site.replace(CREDENTIALS_DIRECTORY / "smart", b"second")
+    await eventually(lambda: not relay.relay._watcher.error)
+    assert relay.relay._scheduler._pool._identity.login == Login("relay", "second")
+
+
+async def test_a_relay_starts_without_a_password_and_says_that_it_is_missing(
+    start: Callable[[], Any], site: Any
+) -> None:
     smart = SmartHost(host="smart.example", username="relay", password_file="smart")
     site.change(delivery=msgspec.structs.replace(site.config.delivery, smart_host=smart))
-    said = await error_shown(relay, "credentials/smart")
-    assert "lines" not in said["configError"]
+    relay = await start()
+    answer = await until(relay, ready=True, configHash=configuration_hash(encode(site.config)))
+    assert "credentials/smart cannot be read" in answer["configError"]
+    assert relay.counted("malote_config_error") == 1
 
 
 @pytest.mark.parametrize("content", [None, b"nonsense"])

@@ -113,6 +113,9 @@ class Session:
         if not self.tls:
             words = f"451 4.7.11 {self.peer} has no TLS, and the login is not sent without"
             raise SessionFailed(Failure(words, "tls"))
+        if not identity.login.password:
+            words = f"451 4.7.8 the password for {self.peer} cannot be read: the relay's configuration error says why"
+            raise SessionFailed(Failure(words, "auth"))
         reply = await sign_in(self._command, self._extensions, identity.login)
         if reply is None:
             words = f"451 4.7.0 {self.peer} offers no way to sign in that we have (PLAIN, LOGIN)"

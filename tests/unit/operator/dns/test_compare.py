@@ -137,6 +137,34 @@ def test_dmarc(texts: list[str], minimum: str, state: RecordState, words: str) -
     assert bool(verdict.message) == bool(words)
 
 
+@pytest.mark.parametrize(
+    ("records", "state", "words"),
+    [
+        ([], MISSING, "there is no MX record"),
+        (["10 acme.smtp.example.net"], FOUND, ""),
+        (["0 ACME.smtp.example.net."], FOUND, ""),
+        (["20 mx.example", "10 acme.smtp.example.net"], FOUND, "mx.example gets the bounces while the relay cannot"),
+        (["9 acme.smtp.example.net", "10 mx.example"], FOUND, "remove its MX record if it does not"),
+        (["10 mx.example", "10 acme.smtp.example.net"], MISMATCH, "mx.example gets bounces too"),
+        (["5 mx.example", "10 acme.smtp.example.net"], MISMATCH, "leave only the MX record shown"),
+        (
+            ["10 mx.example"],
+            MISMATCH,
+            "leads to mx.example and not to acme.smtp.example.net: publish the value shown",
+        ),
+        (["10 mx.example"], MISMATCH, "write another one in spec.returnPath"),
+        (["10 acme.smtp.example.net.acme.example"], MISMATCH, "end the host with a dot"),
+        (["0 ."], MISMATCH, "the null MX"),
+        (["0 .", "10 acme.smtp.example.net"], MISMATCH, "the null MX"),
+    ],
+)
+def test_the_mx_records_of_a_return_path(records: list[str], state: RecordState, words: str) -> None:
+    verdict = compare.mx(records, "acme.smtp.example.net")
+    assert verdict.state is state
+    assert words in verdict.message
+    assert bool(verdict.message) == bool(words)
+
+
 def test_an_existing_dmarc_record_that_will_do_is_shown_as_it_is() -> None:
     strict = "v=DMARC1; p=reject; rua=mailto:d@acme.example"
     assert expected.dmarc_record("acme.example", "v=DMARC1; p=none", [strict]).value == strict

@@ -131,6 +131,40 @@ async def test_cnames_are_followed_into_other_zones_and_told(world: DnsServer) -
     assert (seen.dkim.cname, seen.dkim.texts) == (("m1.t.dkim.example.net",), ())
 
 
+async def test_a_return_paths_mx_and_spf_records_are_asked_for_only_where_there_is_one(world: DnsServer) -> None:
+    host = "bounces.acme.example"
+    seen = await lookup(world).observe("acme.example", "m1")
+    assert (seen.return_path_mx, seen.return_path_spf) == (None, None)
+    assert not any(query.name == host for query in world.queries)
+    absent = await lookup(world).observe("acme.example", "m1", host)
+    assert absent.return_path_mx is not None
+    assert absent.return_path_mx.outcome is Outcome.ABSENT
+    world.set(host, "MX", "10 Acme.SMTP.example.net.", "20 mx.example.")
+    world.set(host, "TXT", "v=spf1 -all")
+    found = await lookup(world).observe("acme.example", "m1", host)
+    assert found.return_path_mx is not None
+    assert found.return_path_spf is not None
+    assert (found.return_path_mx.name, found.return_path_spf.name) == (host, host)
+    assert set(found.return_path_mx.texts) == {"10 acme.smtp.example.net", "20 mx.example"}
+    assert found.return_path_spf.texts == ("v=spf1 -all",)
+    world.set(host, "MX", "0 .")
+    null = await lookup(world).observe("acme.example", "m1", host)
+    assert null.return_path_mx is not None
+    assert null.return_path_mx.texts == ("0 .",)
+
+
+async def test_a_return_path_may_be_a_cname_to_a_name_of_the_platforms(world: DnsServer) -> None:
+    world.add_zone("platform.example")
+    world.set("bounces.acme.example", "CNAME", "acme.bounces.platform.example.")
+    world.set("acme.bounces.platform.example", "MX", "10 acme.smtp.platform.example.")
+    world.set("acme.bounces.platform.example", "TXT", "v=spf1 include:spf.platform.example -all")
+    seen = await lookup(world).observe("acme.example", None, "bounces.acme.example")
+    assert seen.return_path_mx is not None
+    assert seen.return_path_spf is not None
+    assert seen.return_path_mx.texts == ("10 acme.smtp.platform.example",)
+    assert seen.return_path_spf.texts == ("v=spf1 include:spf.platform.example -all",)
+
+
 async def test_a_circle_of_cnames_ends_as_a_failure(world: DnsServer) -> None:
     world.set("_dmarc.acme.example", "CNAME", "a.acme.example.")
     world.set("a.acme.example", "CNAME", "_dmarc.acme.example.")

@@ -60,12 +60,6 @@ def test_all_three_records_and_the_claim_make_a_domain_verified() -> None:
     }
 
 
-def test_where_its_bounces_go_has_no_part_in_whether_it_is_verified() -> None:
-    decision = decide(domain=worlds.domain(returnPath="bounces.acme.example"))
-    assert decision.return_path == "bounces.acme.example"
-    assert replace(decision, return_path="") == decide()
-
-
 @pytest.mark.parametrize(
     "world",
     [

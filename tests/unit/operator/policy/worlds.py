@@ -83,16 +83,20 @@ def seen(
     spf: Answer | None = None,
     dkim: Answer | None = None,
     dmarc: Answer | None = None,
+    return_path_mx: Answer | None = None,
+    return_path_spf: Answer | None = None,
     at: dt.datetime = NOW,
     name: str = "acme.example",
 ) -> Observation:
-    """What DNS showed: all three records right unless told otherwise."""
+    """What DNS showed: all three records right unless told otherwise, and no return path looked for."""
     key_name = expected.dkim_name(name, KEY.selector)
     return Observation(
         at=at,
         spf=spf or answer(name, SPF),
         dkim=dkim or answer(key_name, expected.dkim_value(KEY.public_key)),
         dmarc=dmarc or answer(f"_dmarc.{name}", DMARC),
+        return_path_mx=return_path_mx,
+        return_path_spf=return_path_spf,
     )
 
 

@@ -16,12 +16,12 @@ def observation(domain: str) -> Observation:
 
 class Dns:
     def __init__(self) -> None:
-        self.asked: list[tuple[str, str | None]] = []
+        self.asked: list[tuple[str, str | None, str]] = []
         self.go = asyncio.Event()
         self.broken = False
 
-    async def observe(self, domain: str, selector: str | None) -> Observation:
-        self.asked.append((domain, selector))
+    async def observe(self, domain: str, selector: str | None, return_path: str) -> Observation:
+        self.asked.append((domain, selector, return_path))
         await self.go.wait()
         if self.broken:
             raise ValueError("a defect")
@@ -31,13 +31,13 @@ class Dns:
 async def test_a_domain_is_asked_about_once_at_a_time_and_what_was_seen_is_kept_for_its_selector() -> None:
     dns, ended = Dns(), asyncio.Event()
     checks = Checks(dns.observe)
-    checks.start("u", "a.example", "m1", ended.set)
+    checks.start("u", "a.example", "m1", ended.set, return_path="b.a.example")
     checks.start("u", "a.example", "m1", ended.set)
     await asyncio.sleep(0)
     assert checks.running("u")
     dns.go.set()
     await ended.wait()
-    assert dns.asked == [("a.example", "m1")]
+    assert dns.asked == [("a.example", "m1", "b.a.example")]
     assert not checks.running("u")
     assert checks.observation("u", "m1") == observation("a.example")
     assert checks.observation("u", "m2") is None, "it was another key that was looked for"

@@ -237,6 +237,7 @@ def test_what_the_platform_gives_all_relays_lies_beside_the_tenants_own() -> Non
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     assert mounts["credentials"] == "/etc/malote/credentials"
     assert volumes["credentials"]["secret"]["secretName"] == "passwords"
+    assert volumes["credentials"]["secret"]["optional"] is True, "no suspension waits for it"
     assert mounts["keys"] == "/etc/malote/keys"
     sources = volumes["keys"]["projected"]["sources"]
     assert [one["secret"]["name"] for one in sources] == ["acme-relay-keys", "shared"]
