@@ -22,7 +22,8 @@ from tests.conformance.report import Result, Verdict
 from tests.conformance.server import Server, Tls
 from tests.harness.postfix import version
 from tests.harness.processes import RunError
-from tests.integration.relay.conftest import HOSTNAME, Key, Running, Site, World
+from tests.integration.relay.running import Running
+from tests.integration.relay.site import HOSTNAME, Key, Site, World
 
 from malote_relay.submission.guard import Guard
 

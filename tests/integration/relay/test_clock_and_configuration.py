@@ -80,6 +80,7 @@ async def test_the_same_holds_when_the_machines_clock_is_set_right_and_it_is_tol
         return 0 < await waits(relay) <= LONGEST_RETRY
 
     await eventually(in_time)
+    await eventually(lambda: relay.counted("malote_clock_steps_total"))
     assert relay.counted("malote_clock_steps_total") == 1
 
 

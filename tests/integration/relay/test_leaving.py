@@ -214,13 +214,12 @@ async def test_the_end_before_or_in_the_handshake_frees_the_place(
 
 
 async def test_a_silent_end_of_the_tls_port_does_not_hold_up_the_relays_end(
-    start: Callable[[], Any], site: Any
+    start: Callable[[], Any], eventually: Any
 ) -> None:
     relay = await start()
     port = relay.relay.server.submissions_port
     silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
-    await asyncio.sleep(0.1)
-    assert relay.counted("malote_sessions") == 3
+    await eventually(lambda: relay.counted("malote_sessions") == 3)
     async with asyncio.timeout(5):
         await relay.relay.server.stop(1.0)
     assert relay.counted("malote_sessions") == 0
