@@ -120,8 +120,8 @@ async def test_another_version_is_fetched_in_the_background_and_the_old_one_hold
     router = world.scheduler._router
     router.configure(router._policy)
     assert (await sent(world)).bounce_class == "tls"
-    await world.wait(lambda: len(world.web.visits) == 2)
-    await asyncio.sleep(0.4)
+    await world.wait(lambda: len(world.web.visits) >= 2)
+    await world.wait(lambda: not world.scheduler._security._policies._asking)
     world.scheduler.reconfigure(world.config(tls=world.trust()))
     world.clock.ahead += 40  # the destination was down
     async with asyncio.timeout(5):
