@@ -7,7 +7,7 @@ import ipaddress
 from typing import Any, cast
 
 import pytest
-from tests.unit.relay.delivery.paper import Network, refuse, requiring, settled, to, two_hosts
+from tests.unit.relay.delivery.destinations.paper import Network, refuse, requiring, settled, to, two_hosts
 
 from malote_relay.delivery.destinations.destination import Held
 from malote_relay.delivery.destinations.dialling import PLAIN_SECONDS, others

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
-from tests.unit.relay.delivery.paper import Network, settled, to
+from tests.unit.relay.delivery.destinations.paper import Network, settled, to
 
 from malote_relay.delivery.destinations.room import Limits
 from malote_relay.delivery.peer import Identity

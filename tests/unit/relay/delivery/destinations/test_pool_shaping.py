@@ -7,7 +7,7 @@ import ipaddress
 from typing import Any, cast
 
 import pytest
-from tests.unit.relay.delivery.paper import Network, google, refuse, settled, shaped, to
+from tests.unit.relay.delivery.destinations.paper import Network, google, refuse, settled, shaped, to
 
 from malote_relay.config import ProviderShaping, Shaping, ShapingLimits, TogetherLimits
 from malote_relay.delivery.destinations.destination import LONGEST_LINE, Held
