@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import uvloop
-from tests.integration.relay.running import Program, Running, eventually, message
+from tests.integration.relay.running import Ctl, Program, Running, eventually, message
 from tests.integration.relay.site import Key, Site, World
 
 
@@ -67,6 +67,11 @@ async def program(site: Site) -> AsyncIterator[Program]:
     if program.process is not None and program.process.returncode is None:
         program.process.kill()
         await program.process.communicate()
+
+
+@pytest.fixture
+def ctl(site: Site) -> Ctl:
+    return Ctl(site)
 
 
 @pytest.fixture(name="eventually")

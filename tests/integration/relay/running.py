@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import inspect
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -17,6 +18,11 @@ from tests.integration.relay.site import HOSTNAME, Site
 from malote_dev.mailworld.client import Endpoint, Security, Sent, send
 from malote_relay.relay import Relay
 from malote_relay.reload import fingerprint, load
+
+
+def plain(username: str, password: str) -> str:
+    """What AUTH PLAIN is given (RFC 4616)."""
+    return base64.b64encode(f"\0{username}\0{password}".encode()).decode()
 
 
 class Dialogue:
@@ -127,8 +133,8 @@ class Running:
         """A connection on which a message may be sent."""
         dialogue = await self.secure()
         await dialogue.say("EHLO client.example")
-        token = base64.b64encode(f"\0{username}\0{self.site.password}".encode()).decode()
-        assert (await dialogue.say(f"AUTH PLAIN {token}")).startswith("235 ")
+        answer = await dialogue.say(f"AUTH PLAIN {plain(username, self.site.password)}")
+        assert answer.startswith("235 ")
         return dialogue
 
     async def at_data(self, *recipients: str) -> Dialogue:
@@ -139,6 +145,14 @@ class Running:
             assert (await dialogue.say(f"RCPT TO:<{recipient}>")).startswith("250 ")
         assert (await dialogue.say("DATA")).startswith("354 ")
         return dialogue
+
+    async def rcpt(self, recipient: str) -> str:
+        """What RCPT is answered."""
+        dialogue = await self.signed_in()
+        assert (await dialogue.say("MAIL FROM:<ana@acme.example>")).startswith("250 ")
+        answer = await dialogue.say(f"RCPT TO:<{recipient}>")
+        dialogue.close()
+        return answer
 
     async def stop(self) -> None:
         for dialogue in self.dialogues:
@@ -187,6 +201,30 @@ class Program:
             await self.process.communicate()
         assert self.process.returncode is not None
         return self.process.returncode
+
+
+class Ctl:
+    """The command `malote-relayctl`, asking the relay of that site."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+
+    async def __call__(self, *arguments: str, spool: str = "") -> tuple[int, str, str]:
+        """Exit code, output and errors."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "malote_relay.control.program", *arguments,
+            env=os.environ | {"MALOTE_SPOOL": spool or str(self.site.spool), "COLUMNS": "200"},
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        async with asyncio.timeout(30):
+            out, errors = await process.communicate()
+        return process.returncode or 0, out.decode(), errors.decode()
+
+    async def rows(self, *arguments: str) -> list[dict[str, Any]]:
+        """What it shows as JSON."""
+        code, out, errors = await self("--json", *arguments)
+        assert code == 0, errors
+        return [msgspec.json.decode(line) for line in out.splitlines()]
 
 
 async def eventually(question: Callable[[], Any], seconds: float = 10.0) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import os
 import signal
@@ -11,6 +10,7 @@ import time
 from typing import Any
 
 import pytest
+from tests.integration.relay.running import plain
 
 from malote_relay.config import configuration_hash, encode
 from malote_relay.fronts import supervisor
@@ -112,7 +112,7 @@ async def test_sessions_are_limited_over_all_fronts(start: Any, site: Any) -> No
 async def test_failed_sign_ins_are_capped_over_all_fronts(start: Any, site: Any) -> None:
     site.change(sign_in={"max_failures_per_client": 4, "max_failures_per_client_and_account": 100})
     relay = await start()
-    token = base64.b64encode(b"\0somebody\0wrong").decode()
+    token = plain("somebody", "wrong")
     answers = []
     for number in range(12):
         dialogue = await relay.secure()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import gc
 import os
@@ -15,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.integration.relay.running import plain
 
 from malote_relay.submission.session import Session
 
@@ -45,8 +45,8 @@ class Client:
         self.tls = self._relay.site.client_context().wrap_socket(bare, server_hostname="acme.smtp.example")
         self.read()
         self.say(b"EHLO client.example\r\n")
-        token = base64.b64encode(f"\0app@acme\0{self._relay.site.password}".encode())
-        assert self.say(b"AUTH PLAIN " + token + b"\r\n").startswith(b"235")
+        token = plain("app@acme", self._relay.site.password)
+        assert self.say(f"AUTH PLAIN {token}\r\n".encode()).startswith(b"235")
         return self
 
     def at_data(self) -> Client:

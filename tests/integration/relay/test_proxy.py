@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.integration.relay.running import plain
 
 from malote_relay.submission import listener
 from malote_relay.submission.proxy import SIGNATURE
@@ -109,10 +110,8 @@ async def test_from_elsewhere_a_header_is_not_believed(relay: Any, header: bytes
 
 
 async def test_received_names_the_client_behind_the_proxy(relay: Any, world: Any, compose: Any) -> None:
-    import base64
-
     dialogue = await relay.secure(source=PROXY, header=V2)
-    token = base64.b64encode(f"\0app@acme\0{relay.site.password}".encode()).decode()
+    token = plain("app@acme", relay.site.password)
     for command in ("EHLO c.example", f"AUTH PLAIN {token}", "MAIL FROM:<ana@acme.example>"):
         await dialogue.say(command)
     for command in ("RCPT TO:<bob@dest.example>", "DATA"):

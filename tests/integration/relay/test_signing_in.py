@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.integration.relay.running import plain
 
 from malote_relay import passwords
 
@@ -19,8 +20,7 @@ async def sign_in(relay: Any, username: str, password: str = "", *, source: str 
     """What AUTH is answered on a connection of its own."""
     dialogue = await relay.secure(source=source)
     await dialogue.say("EHLO client.example")
-    token = base64.b64encode(f"\0{username}\0{password or relay.site.password}".encode()).decode()
-    answer: str = await dialogue.say(f"AUTH PLAIN {token}")
+    answer: str = await dialogue.say(f"AUTH PLAIN {plain(username, password or relay.site.password)}")
     if answer.startswith("421 "):
         assert await dialogue.closed()
     return answer[:9]
@@ -144,7 +144,7 @@ async def test_plain_signs_in_without_an_initial_response(relay: Any) -> None:
     dialogue = await relay.secure()
     await dialogue.say("EHLO client.example")
     assert await dialogue.say("AUTH PLAIN") == "334 "
-    assert (await dialogue.say(token("", "app@acme", relay.site.password))).startswith("235 2.7.0")
+    assert (await dialogue.say(plain("app@acme", relay.site.password))).startswith("235 2.7.0")
 
 
 async def test_a_wrong_password_and_an_unknown_user_read_the_same(relay: Any, compared: list[str]) -> None:
@@ -154,7 +154,7 @@ async def test_a_wrong_password_and_an_unknown_user_read_the_same(relay: Any, co
         relay.relay.server.guard.__init__()
         await dialogue.say("EHLO client.example")
         begun = time.monotonic()
-        answers.append(await dialogue.say(f"AUTH PLAIN {token('', username, 'wrong')}"))
+        answers.append(await dialogue.say(f"AUTH PLAIN {plain(username, 'wrong')}"))
         seconds.append(time.monotonic() - begun)
     assert answers == ["535 5.7.8 user name or password is wrong"] * 2
     assert compared == ["wrong"] * 2, "and take the same time"
@@ -169,11 +169,11 @@ async def test_failures_take_longer_and_longer_and_end_the_session(start: Callab
     seconds = []
     for _ in range(2):
         begun = time.monotonic()
-        assert (await dialogue.say(f"AUTH PLAIN {token('', 'app@acme', 'wrong')}")).startswith("535 5.7.8")
+        assert (await dialogue.say(f"AUTH PLAIN {plain('app@acme', 'wrong')}")).startswith("535 5.7.8")
         seconds.append(time.monotonic() - begun)
     assert seconds[0] > 0.49
     assert seconds[1] > 0.99
-    right = f"AUTH PLAIN {token('', 'app@acme', site.password)}"
+    right = f"AUTH PLAIN {plain('app@acme', site.password)}"
     assert (await dialogue.say(right)).startswith("421 4.7.0")
     assert await dialogue.closed()
     assert relay.counted("malote_messages_refused_total", reason="auth") == 2
