@@ -35,7 +35,7 @@ async def test_a_clock_that_jumps_is_noticed_without_being_told(world: Any) -> N
     await world.send("bia@shop.example")
     await world.ended(1)
     world.clock.ahead += 100
-    await mx.wait_for(1, timeout=3)
+    await mx.wait_for(1)
 
 
 @pytest.mark.parametrize("action", [Action.DROP, Action.SILENT, Action.EMPTY, Action.BUSY, Action.DEFER])

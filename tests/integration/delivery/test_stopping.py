@@ -25,7 +25,7 @@ async def test_held_mail_begins_when_its_hour_does(world: Any) -> None:
     assert "held" in why.words
     assert why.until == later
     world.clock.ahead += later - world.clock() + 1
-    await mx.wait_for(2, timeout=3)
+    await mx.wait_for(2)
     assert mx.messages[1].recipients == ("bia@shop.example",)
 
 
@@ -64,7 +64,7 @@ async def test_stopping_lets_transactions_end_and_keeps_the_rest_for_the_next_st
     done = len(mx.messages)
     assert 0 < done < 20
     assert world.results() == [Result.DELIVERED] * done
-    await world.wait(lambda: not mx.sessions, timeout=1)
+    await world.wait(lambda: not mx.sessions)
     mx.behaviour = Behaviour()
     await world.reopen()
     await world.start()

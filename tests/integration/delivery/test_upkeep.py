@@ -289,7 +289,7 @@ async def test_what_is_retried_by_hand_goes_at_once_though_its_destination_is_le
     mx.behaviour = Behaviour()
     asked = Retry(message=id) if by == "message" else Retry(domain="Shop.example")
     await QueueCommands(world.store, world.scheduler, world.clock).retry(asked)
-    await mx.wait_for(1, timeout=3)
+    await mx.wait_for(1)
 
 
 async def test_a_retry_while_all_delivery_is_stopped_promises_nothing_for_now(world: Any) -> None:

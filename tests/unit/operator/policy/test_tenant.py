@@ -100,7 +100,9 @@ def test_submission_stays_closed_and_the_reason_is_said(
         ({"billing": {"paidUntil": "2020-01-01"}}, None, "True/FreePlan"),
     ],
 )
-def test_paid(spec: dict[str, Any], price: dict[str, str] | None, paid: str) -> None:
+def test_a_tenant_has_paid_until_its_day_and_on_a_free_plan_always(
+    spec: dict[str, Any], price: dict[str, str] | None, paid: str
+) -> None:
     world = replace(IN_ORDER, plan=worlds.plan(price=price) if price else worlds.plan())
     assert table(decide(world, **spec).conditions)["Paid"] == paid
 
