@@ -6,6 +6,7 @@ import base64
 import hashlib
 import os
 import ssl
+import time
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,10 @@ class Site:
             new = msgspec.structs.replace(getattr(self.config, name), **value) if isinstance(value, dict) else value
             self.config = msgspec.structs.replace(self.config, **{name: new})
         self.write()
+
+    def begin_an_hour(self) -> None:
+        """Have the relay's clock at the beginning of an hour: none ends, and makes room, during the test."""
+        self.change(rehearsal={"clock_offset_seconds": 3600 - int(time.time()) % 3600})
 
     def write(self) -> None:
         self.replace(CONFIG_FILE, encode(self.config))

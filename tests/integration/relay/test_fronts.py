@@ -54,6 +54,7 @@ async def test_a_large_message_is_handed_over_by_its_file(relay: Any, world: Any
 
 
 async def test_the_hours_limit_is_exact_over_all_fronts(start: Any, site: Any, compose: Any) -> None:
+    site.begin_an_hour()
     site.change(plan={"messages_per_hour": 300, "tolerance_percent": 20, "max_recipients": 100})
     relay = await start()
     clients = await spread(relay, 12)
@@ -148,6 +149,7 @@ async def test_connections_without_sign_in_are_limited_over_all_fronts(
 async def test_a_front_that_is_killed_gives_back_what_it_had_and_is_followed_by_another(
     start: Any, site: Any, eventually: Any, compose: Any
 ) -> None:
+    site.begin_an_hour()
     site.change(plan={"messages_per_hour": 40, "tolerance_percent": 0})
     relay = await start()
     clients = await spread(relay, 12)
@@ -250,6 +252,7 @@ async def test_a_front_that_hangs_is_ended_and_nobody_waits_for_the_units_it_has
     start: Any, site: Any, eventually: Any, compose: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor, "_PING_SECONDS", 0.3)
+    site.begin_an_hour()
     site.change(plan={"messages_per_hour": 300, "tolerance_percent": 0})
     relay = await start()
     server = relay.relay.server

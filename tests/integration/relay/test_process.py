@@ -56,6 +56,7 @@ async def test_what_waits_is_delivered_after_a_restart(
 
 
 async def test_the_hours_charges_survive_a_kill(program: Any, site: Any, compose: Any) -> None:
+    site.begin_an_hour()
     site.change(plan={"messages_per_hour": 3, "tolerance_percent": 0})
     await program.start()
     for _ in range(3):

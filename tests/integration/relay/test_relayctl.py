@@ -82,6 +82,7 @@ async def test_a_domain_is_retried(deferring: Any, world: Any, ctl: Any) -> None
 async def test_what_is_held_for_its_hour_is_not_let_out_by_a_retry(
     site: Any, start: Any, world: Any, compose: Any, ctl: Any
 ) -> None:
+    site.begin_an_hour()
     site.change(plan={"messages_per_hour": 1, "tolerance_percent": 100})
     relay = await start()
     for _ in range(2):
@@ -115,6 +116,7 @@ async def test_a_dropped_message_ends_as_failed_and_its_sender_is_not_told(
 async def test_what_was_held_and_is_dropped_does_not_count_as_waiting(
     site: Any, start: Any, world: Any, compose: Any, ctl: Any
 ) -> None:
+    site.begin_an_hour()
     site.change(plan={"messages_per_hour": 2, "tolerance_percent": 100})
     relay = await start()
     for _ in range(4):
