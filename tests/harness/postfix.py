@@ -89,7 +89,7 @@ class Postfix:
         if process is None:
             return
         with self._log.open("ab") as log:
-            command = [_program("postfix"), "-c", self._config, "stop"]
+            command = [_program("postfix"), "-c", str(self._config), "stop"]
             subprocess.run(command, stdout=log, stderr=log, check=False)
         try:
             process.wait(_STOP_SECONDS)

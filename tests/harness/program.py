@@ -21,10 +21,11 @@ def ends(name: str, work: Coroutine[Any, Any, int], *failures: type[Exception]) 
 
     1 after a RunError, or one of `failures`, whose words are printed.
     """
+    told: tuple[type[Exception], ...] = (RunError, *failures)
     started = time.monotonic()
     try:
         code = asyncio.run(_until_told(work))
-    except (RunError, *failures) as error:
+    except told as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 1
     except asyncio.CancelledError:

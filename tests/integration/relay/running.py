@@ -85,7 +85,9 @@ class Running:
 
     async def keeps_nothing(self) -> None:
         """Wait until no unit is reserved; then none is charged, nothing is queued, and no file is left."""
-        await eventually(lambda: not self.reserved() and not self.relay._door.spool.in_flight)
+        door = self.relay._door
+        assert door is not None
+        await eventually(lambda: not self.reserved() and not door.spool.in_flight)
         assert await self.stored() == 0
         state = await self.relay._store.queue_state(time.time())
         assert (state.ready, state.deferred, state.held) == (0, 0, 0)

@@ -40,7 +40,7 @@ async def test_after_a_hard_bounce_the_recipient_is_refused_until_its_time_is_ov
     site.change(rehearsal={"clock_offset_seconds": 30 * DAY + 60})
 
     async def over() -> bool:
-        return (await relay.rcpt("gone@dest.example")).startswith("250 ")
+        return str(await relay.rcpt("gone@dest.example")).startswith("250 ")
 
     await eventually(over)
 
@@ -101,7 +101,7 @@ async def test_what_waits_already_is_delivered_and_takes_its_recipient_off(
     await world.mx.wait_for(1)
 
     async def taken_off() -> bool:
-        return (await relay.rcpt("bob@dest.example")).startswith("250 ")
+        return str(await relay.rcpt("bob@dest.example")).startswith("250 ")
 
     await eventually(taken_off)
 
