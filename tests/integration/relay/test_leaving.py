@@ -153,7 +153,7 @@ async def test_an_ended_session_waits_for_no_collector_of_cycles(relay: Any, eve
     def client() -> None:
         if how == "QUIT after STARTTLS":
             with smtplib.SMTP("127.0.0.1", relay.relay.server.submission_port, timeout=10) as one:
-                one._host = "acme.smtp.example"  # the name in the certificate
+                one._host = "acme.smtp.example"  # type: ignore[attr-defined]  # the name in the certificate
                 one.starttls(context=relay.site.client_context())
         else:
             Client(relay).connect().leave(how)
