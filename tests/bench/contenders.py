@@ -19,7 +19,7 @@ from typing import Protocol
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from tests.bench.processes import BenchError, Child, free_port
+from tests.harness.processes import Child, RunError, free_port
 
 from malote_dev.mailworld.certificates import CertificateAuthority
 from malote_relay import passwords
@@ -78,7 +78,7 @@ class Contender(Protocol):
         ...
 
     async def start(self, environment: Mapping[str, str] | None = None) -> list[Entry]:
-        """Start it; the ways in. Raises BenchError."""
+        """Start it; the ways in. Raises RunError."""
         ...
 
     async def stop(self) -> None:
@@ -180,4 +180,4 @@ async def _answers(url: str, child: Child) -> None:
             await asyncio.sleep(0.05)
         else:
             return
-    raise BenchError(f"the relay did not start:\n{child.tail()}")
+    raise RunError(f"the relay did not start:\n{child.tail()}")

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.bench.processes import BenchError, Child
 from tests.bench.programs import load_generator
+from tests.harness.processes import Child, RunError
 
 
 async def load(log: Path, environment: Mapping[str, str], **options: Any) -> dict[str, Any]:
@@ -19,5 +19,5 @@ async def load(log: Path, environment: Mapping[str, str], **options: Any) -> dic
     finally:
         await child.stop()
     if "error" in said:
-        raise BenchError(f"a message was not accepted: {said['error']}")
+        raise RunError(f"a message was not accepted: {said['error']}")
     return said

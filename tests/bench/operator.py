@@ -9,17 +9,15 @@ build/bench/operator.json.
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from tests.bench.processes import ROOT
+from tests.harness import program, results
+from tests.harness.results import Result
 
 from malote_dev.demo.account import StepFailed, until
 from malote_dev.demo.kubectl import condition
@@ -27,7 +25,6 @@ from malote_dev.demo.world import OFFICE, RELEASE_NAMESPACE, World, world
 from malote_dev.kubeapi import KubeApi, KubeConfig, Object
 from malote_dev.toolchain import Toolchain
 
-RESULT = ROOT / "build" / "bench" / "operator.json"
 MARK_RECORDS = 2.0
 MARK_READY_P95 = 10.0
 KINDS = "/apis/malote.dev/v1alpha1"
@@ -110,7 +107,7 @@ async def run(count: int) -> int:
             await api.create(f"{KINDS}/plans", PLAN)
             await one(api, there, "warm-up")
             times = [await one(api, there, f"bench-{number}") for number in range(count)]
-    results = _results(times)
+    found = _results(times)
     print(f"{'seconds, ' + str(count) + ' tenants one after the other':<52}{'median':>8}{'p95':>8}{'max':>8}   mark")
     for name, column, mark in (
         ("manifest applied → records shown", 0, f"p95 ≤ {MARK_RECORDS:g}"),
@@ -119,10 +116,8 @@ async def run(count: int) -> int:
     ):
         values = [one[column] for one in times]
         print(f"{name:<52}{statistics.median(values):8.2f}{p95(values):8.2f}{max(values):8.2f}   {mark}")
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
-    RESULT.write_text(json.dumps(results, indent=2) + "\n")
-    print(f"\nwritten: {RESULT.relative_to(ROOT)}")
-    return 0 if all(row["met"] in (True, None) for row in results) else 1
+    results.write("operator", found)
+    return 1 if any(row["met"] is False for row in found) else 0
 
 
 def p95(values: Sequence[float]) -> float:
@@ -130,24 +125,12 @@ def p95(values: Sequence[float]) -> float:
     return sorted(values)[max(0, -(-95 * len(values) // 100) - 1)]
 
 
-def _results(times: Sequence[tuple[float, float, float]]) -> list[dict[str, Any]]:
-    def row(name: str, value: float, mark: float | None) -> dict[str, Any]:
-        met = None if mark is None else value <= mark
-        return {
-            "name": name,
-            "value": round(value, 3),
-            "unit": "s",
-            "peer": None,
-            "ratio": None,
-            "mark": mark,
-            "met": met,
-        }
-
+def _results(times: Sequence[tuple[float, float, float]]) -> list[Result]:
     shown, verified, ready = zip(*times, strict=True)
     return [
-        row("applied to records shown, p95", p95(shown), MARK_RECORDS),
-        row("records in DNS to Verified, p95", p95(verified), None),
-        row("records in DNS to Ready, p95", p95(ready), MARK_READY_P95),
+        results.at_most("applied to records shown, p95", p95(shown), "s", MARK_RECORDS),
+        results.alone("records in DNS to Verified, p95", p95(verified), "s"),
+        results.at_most("records in DNS to Ready, p95", p95(ready), "s", MARK_READY_P95),
     ]
 
 
@@ -155,11 +138,7 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="make bench-operator", description="How long a tenant waits.")
     parser.add_argument("--tenants", type=int, default=20)
-    try:
-        return asyncio.run(run(parser.parse_args().tenants))
-    except StepFailed as error:
-        print(f"the bench failed: {error}", file=sys.stderr)
-        return 1
+    return program.ends("bench", run(parser.parse_args().tenants), StepFailed)
 
 
 if __name__ == "__main__":

@@ -6,94 +6,65 @@ import asyncio
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from tests.bench import programs
 from tests.bench.contenders import CONNECTIONS, HOST, RECIPIENT_DOMAIN, SELECTOR, SENDER_DOMAIN, Entry, Material
-from tests.bench.processes import BenchError, Child, free_port
+from tests.harness import postfix
+from tests.harness.processes import Child, RunError, free_port, system_program
 
 
 class Postfix:
-    """Postfix and OpenDKIM from Debian's packages: own configuration, queue and ports, one tuning, see `_MAIN`."""
+    """Postfix and OpenDKIM from Debian's packages: a configuration of their own, one tuning, see `_settings`."""
 
     def __init__(self, material: Material) -> None:
         self._material = material
-        self._directory = material.directory / "postfix"
-        self._children: list[Child] = []
+        self._directory = material.directory / "opendkim"
+        self._postfix = postfix.Postfix(
+            material.directory / "postfix",
+            host=HOST,
+            certificate=material.certificate,
+            key=material.certificate_key,
+        )
+        self._filter: Child | None = None
 
     @property
     def roots(self) -> Sequence[int]:
-        """OpenDKIM and Postfix's master, which has left for a session of its own."""
-        pid = self._directory / "queue/pid/master.pid"
-        master = [int(pid.read_text())] if pid.exists() else []
-        return [*master, *(child.process.pid for child in self._children)]
+        """Postfix's processes and OpenDKIM's."""
+        return [*self._postfix.pids, *([] if self._filter is None else [self._filter.process.pid])]
 
     @staticmethod
     def missing() -> str:
         """Why it cannot be run here; "" when it can."""
-        if os.geteuid() != 0:
-            return "Postfix changes its user by itself and must be started by root: run the bench as root"
-        absent = [name for name in ("postfix", "opendkim") if shutil.which(name, path=_PATH) is None]
-        return f"not installed: {', '.join(absent)} (apt-get install postfix opendkim)" if absent else ""
+        if system_program("opendkim") is None:
+            return "OpenDKIM is not installed: apt-get install opendkim"
+        return postfix.missing()
 
     async def start(self, environment: Mapping[str, str] | None = None) -> list[Entry]:
         """Start both."""
-        material, directory = self._material, self._directory
-        config, queue, data = (directory / name for name in ("config", "queue", "data"))
-        for path in (config, queue, data):
-            path.mkdir(parents=True, exist_ok=True)
-        shutil.chown(data, "postfix")
-        files = {
-            "dkim.pem": material.dkim_pem,
-            "tls.crt": material.certificate,
-            "tls.key": material.certificate_key,
-        }
-        for name, content in files.items():
-            (config / name).write_bytes(content)
-            (config / name).chmod(0o600)
-        milter = directory / "opendkim.sock"
-        (config / "opendkim.conf").write_text(
-            _OPENDKIM.format(domain=SENDER_DOMAIN, selector=SELECTOR, key=config / "dkim.pem", socket=milter)
+        directory, milter = self._directory, self._directory / "socket"
+        directory.mkdir(exist_ok=True)
+        key = directory / "dkim.pem"
+        key.write_bytes(self._material.dkim_pem)
+        key.chmod(0o600)
+        (directory / "opendkim.conf").write_text(
+            _OPENDKIM.format(domain=SENDER_DOMAIN, selector=SELECTOR, key=key, socket=milter)
         )
-        plain, tls = free_port(), free_port()
-        (config / "main.cf").write_text(
-            _MAIN.format(
-                queue=queue,
-                data=data,
-                config=config,
-                host=HOST,
-                domain=RECIPIENT_DOMAIN,
-                milter=milter,
-                sink=material.sink_port,
-                connections=CONNECTIONS,
-                log=material.directory / "postfix-mail.log",
-            )
-        )
-        (config / "master.cf").write_text(_MASTER.format(plain=plain, tls=tls))
-        logs = material.directory
-        self._children.append(
-            await Child.start([_program("opendkim"), "-f", "-x", config / "opendkim.conf"], logs / "opendkim.log")
-        )
-        self._children.append(
-            await Child.start(
-                [_program("postfix"), "-c", config, "start-fg"], logs / "postfix.log", environment=environment
-            )
-        )
-        for port in (plain, tls):
-            await _listens(port, self._children)
+        program = system_program("opendkim") or "opendkim"
+        self._filter = await Child.start([program, "-f", "-x", directory / "opendkim.conf"], directory / "log")
+        await asyncio.to_thread(self._postfix.start, _settings(milter, self._material.sink_port), environment)
+        peer = "Postfix + OpenDKIM"
         return [
-            Entry("Postfix + OpenDKIM, plain", self, plain, tls=False, peer="Postfix + OpenDKIM"),
-            Entry("Postfix + OpenDKIM, TLS", self, tls, tls=True, peer="Postfix + OpenDKIM"),
+            Entry(f"{peer}, plain", self, self._postfix.port, tls=False, peer=peer),
+            Entry(f"{peer}, TLS", self, self._postfix.tls_port, tls=True, peer=peer),
         ]
 
     async def stop(self) -> None:
-        config = self._directory / "config"
-        if len(self._children) > 1:  # the master process has left the group it was started in
-            log = self._material.directory / "postfix.log"
-            ending = await Child.start([_program("postfix"), "-c", config, "stop"], log)
-            await ending.process.wait()
-        for child in reversed(self._children):
-            await child.stop()
-        self._children.clear()
+        """End both."""
+        await asyncio.to_thread(self._postfix.stop)
+        if self._filter is not None:
+            await self._filter.stop()
+            self._filter = None
 
 
 class Haraka:
@@ -165,7 +136,7 @@ class Haraka:
             await asyncio.sleep(0.1)
         await asyncio.sleep(2)
         for port in (plain, tls):
-            await _listens(port, [self._child])
+            await _listens(port, self._child)
         return [
             Entry("Haraka + DKIM, plain", self, plain, tls=False, peer="Haraka"),
             Entry("Haraka + DKIM, TLS", self, tls, tls=True, peer="Haraka"),
@@ -178,28 +149,19 @@ class Haraka:
             self._child = None
 
 
-def _program(name: str) -> str:
-    found = shutil.which(name, path=_PATH)
-    if found is None:
-        raise BenchError(f"{name} is not installed")
-    return found
-
-
-async def _listens(port: int, children: list[Child]) -> None:
+async def _listens(port: int, child: Child) -> None:
     for _ in range(200):
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
         except ConnectionError:
-            if any(child.process.returncode is not None for child in children):
+            if child.process.returncode is not None:
                 break
             await asyncio.sleep(0.05)
         else:
             writer.close()
             return
-    raise BenchError("a peer did not start:\n" + "\n".join(child.tail() for child in children))
+    raise RunError(f"a peer did not start:\n{child.tail()}")
 
-
-_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 _OPENDKIM = """\
 Mode s
@@ -215,61 +177,24 @@ UMask 000
 Syslog no
 """
 
-# Defaults, but for: no chroot, no delay of senders while the queue is busy (in_flow_delay), and as many connections
-# to the sink as the other one has.
-_MAIN = """\
-compatibility_level = 3.6
-queue_directory = {queue}
-data_directory = {data}
-command_directory = /usr/sbin
-daemon_directory = /usr/lib/postfix/sbin
-mail_owner = postfix
-setgid_group = postdrop
-maillog_file = {log}
-maillog_file_prefixes = /
-myhostname = {host}
-mydestination =
-mynetworks = 127.0.0.0/8
-inet_interfaces = 127.0.0.1
-inet_protocols = ipv4
-alias_maps =
-alias_database =
-local_recipient_maps =
-relay_domains = {domain}
-transport_maps = inline:{{ {domain}=smtp:[127.0.0.1]:{sink} }}
-disable_dns_lookups = yes
-smtp_host_lookup = native
-smtpd_client_connection_count_limit = 0
-smtpd_recipient_restrictions = permit_mynetworks, reject
-smtpd_milters = unix:{milter}
-milter_default_action = tempfail
-smtpd_tls_cert_file = {config}/tls.crt
-smtpd_tls_key_file = {config}/tls.key
-in_flow_delay = 0
-smtp_destination_concurrency_limit = {connections}
-initial_destination_concurrency = {connections}
-default_process_limit = 100
-message_size_limit = 40000000
-import_environment = MAIL_CONFIG MAIL_DEBUG MAIL_LOGTAG TZ LANG=C LD_PRELOAD SYNC_DELAY_US
-"""
 
-_MASTER = """\
-127.0.0.1:{plain} inet n - n - - smtpd
-127.0.0.1:{tls} inet n - n - - smtpd -o smtpd_tls_wrappermode=yes
-pickup unix n - n 60 1 pickup
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-flush unix n - n 1000? 0 flush
-proxymap unix - - n - - proxymap
-smtp unix - - n - - smtp
-error unix - - n - - error
-retry unix - - n - - error
-anvil unix - - n - 1 anvil
-scache unix - - n - 1 scache
-tlsmgr unix - - n 1000? 1 tlsmgr
-postlog unix-dgram n - n - 1 postlogd
-"""
+def _settings(milter: Path, sink: int) -> dict[str, str]:
+    """Defaults, but for: no delay of senders while the queue is busy (in_flow_delay), and as many connections to the
+    sink as the other ones have.
+    """
+    return {
+        "mynetworks": "127.0.0.0/8",
+        "relay_domains": RECIPIENT_DOMAIN,
+        "transport_maps": f"inline:{{ {RECIPIENT_DOMAIN}=smtp:[127.0.0.1]:{sink} }}",
+        "smtp_host_lookup": "native",
+        "smtpd_client_connection_count_limit": "0",
+        "smtpd_recipient_restrictions": "permit_mynetworks, reject",
+        "smtpd_milters": f"unix:{milter}",
+        "milter_default_action": "tempfail",
+        "in_flow_delay": "0",
+        "smtp_destination_concurrency_limit": str(CONNECTIONS),
+        "initial_destination_concurrency": str(CONNECTIONS),
+        "default_process_limit": "100",
+        "message_size_limit": "40000000",
+        "import_environment": "MAIL_CONFIG MAIL_DEBUG MAIL_LOGTAG TZ LANG=C LD_PRELOAD SYNC_DELAY_US",
+    }

@@ -12,7 +12,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from tests.bench.processes import BenchError
+from tests.harness import preloads
+from tests.harness.processes import RunError
 
 from malote_dev import gotoolchain
 from malote_dev.progress import Progress
@@ -23,7 +24,7 @@ HARAKA = ("Haraka@3.3.4", "haraka-plugin-dkim@1.3.1")
 
 
 def load_generator() -> Path:
-    """The compiled `loadgen`. Raises BenchError."""
+    """The compiled `loadgen`. Raises RunError."""
     sources = [_HERE / "loadgen" / name for name in ("go.mod", "main.go")]
     target = _place("loadgen", *(source.read_bytes() for source in sources))
     if not target.exists():
@@ -31,7 +32,7 @@ def load_generator() -> Path:
             try:
                 go = gotoolchain.find((1, 22), cache_directory(), os.environ, progress)
             except gotoolchain.GoError as error:
-                raise BenchError(str(error)) from error
+                raise RunError(str(error)) from error
         scratch = _scratch(target)
         _run([go.program, "build", "-o", scratch, "."], _HERE / "loadgen", {**go.environ, "CGO_ENABLED": "0"})
         scratch.replace(target)
@@ -39,26 +40,17 @@ def load_generator() -> Path:
 
 
 def slow_disk() -> Path:
-    """The library to preload, compiled from `syncdelay.c`. Raises BenchError."""
-    source = _HERE / "syncdelay.c"
-    target = _place("syncdelay.so", source.read_bytes())
-    if not target.exists():
-        compiler = shutil.which("cc")
-        if compiler is None:
-            raise BenchError("no C compiler: apt-get install gcc libc6-dev")
-        scratch = _scratch(target)
-        _run([compiler, "-shared", "-fPIC", "-O2", "-o", scratch, source, "-ldl"], _HERE, {})
-        scratch.replace(target)
-    return target
+    """The library to preload, compiled from `syncdelay.c`. Raises RunError."""
+    return preloads.library(_HERE / "syncdelay.c")
 
 
 def haraka() -> Path:
-    """The folder whose `node_modules` has Haraka and its DKIM plugin. Raises BenchError."""
+    """The folder whose `node_modules` has Haraka and its DKIM plugin. Raises RunError."""
     target = _place("haraka", " ".join(HARAKA).encode())
     if not target.exists():
         npm = shutil.which("npm")
         if npm is None:
-            raise BenchError("no npm: apt-get install nodejs npm")
+            raise RunError("no npm: apt-get install nodejs npm")
         scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=".haraka-"))
         _run([npm, "install", "--no-audit", "--no-fund", "--loglevel=error", *HARAKA], scratch, {})
         scratch.replace(target)
@@ -81,6 +73,6 @@ def _run(command: list[str | Path], directory: Path, environment: dict[str, str]
             command, cwd=directory, env={**os.environ, **environment}, capture_output=True, text=True, check=False
         )
     except OSError as error:
-        raise BenchError(f"{command[0]} cannot be run: {error}") from error
+        raise RunError(f"{command[0]} cannot be run: {error}") from error
     if done.returncode:
-        raise BenchError(f"{Path(command[0]).name} failed:\n{(done.stderr or done.stdout).strip()[-2000:]}")
+        raise RunError(f"{Path(command[0]).name} failed:\n{(done.stderr or done.stdout).strip()[-2000:]}")

@@ -12,21 +12,21 @@ import argparse
 import asyncio
 import contextlib
 import os
-import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from tests.bench import backlog, contenders, programs, results
+from tests.bench import backlog, contenders, programs
 from tests.bench.contenders import Contender, Entry, Malote, Material
 from tests.bench.costs import Peak, idle, memory, watched
 from tests.bench.latency import latency
 from tests.bench.peers import Haraka, Postfix
-from tests.bench.processes import BenchError, Child
-from tests.bench.results import Result
 from tests.bench.throughput import Case, Measured, World, compare, send
+from tests.harness import program, results
+from tests.harness.processes import Child, RunError
+from tests.harness.results import Result
 
 PARTS = ("throughput", "slow-disk", "latency", "idle", "backlog", "large")
 ONE, ALL = "Malote", "Malote, all cores"
@@ -49,7 +49,7 @@ BACKLOG = Case(5120, 50, 4000, rounds=5)
 
 
 async def run(options: argparse.Namespace) -> int:
-    with tempfile.TemporaryDirectory(prefix="malote-bench-", dir=options.directory or "/var/tmp") as name:
+    with tempfile.TemporaryDirectory(prefix="malote-bench-", dir=options.directory or program.SCRATCH) as name:
         os.chmod(name, 0o755)
         async with contextlib.AsyncExitStack() as stack:
             world = await _world(Path(name), stack)
@@ -57,6 +57,7 @@ async def run(options: argparse.Namespace) -> int:
             for part in options.only:
                 print(f"\n== {part}", flush=True)
                 found += await _PARTS[part](world, options)
+    results.show_marks(found)
     results.write("relay", found)
     return 0
 
@@ -203,7 +204,7 @@ async def _large(world: World, options: argparse.Namespace) -> list[Result]:
             await send(entry, world, 25_000_000, 10, 10)
             arrived = await world.sink.ask({"wait": 120})
     if arrived["distinct"] != 10:
-        raise BenchError(f"of ten messages of 25 MB {arrived['distinct']} arrived")
+        raise RunError(f"of ten messages of 25 MB {arrived['distinct']} arrived")
     above = peak.memory.pss - at_rest
     print(f"ten sessions with 25 MB each at once: {above:.1f} MB above the {at_rest:.1f} MB at rest")
     return [results.at_most("ten sessions with 25 MB each: memory above idle", above, "MB", 80.0)]
@@ -219,13 +220,6 @@ _PARTS = {
 }
 
 
-async def _until_told(work: Coroutine[None, None, int]) -> int:
-    """Let SIGTERM end what was started, as Ctrl-C does."""
-    task = asyncio.ensure_future(work)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return await task
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.relay", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to run (default all)")
@@ -234,16 +228,7 @@ def main() -> int:
     parser.add_argument(
         "--directory", type=Path, help="where queues are kept: a disk, not a tmpfs (default /var/tmp)"
     )
-    started = time.monotonic()
-    try:
-        code = asyncio.run(_until_told(run(parser.parse_args())))
-    except BenchError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    except asyncio.CancelledError:
-        return 143
-    print(f"took {time.monotonic() - started:.0f} s")
-    return code
+    return program.ends("bench", run(parser.parse_args()))
 
 
 if __name__ == "__main__":

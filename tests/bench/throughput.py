@@ -19,7 +19,7 @@ from tests.bench import contenders
 from tests.bench.contenders import Entry, Material
 from tests.bench.costs import Memory, Peak, cpu_seconds, watched
 from tests.bench.loading import load
-from tests.bench.processes import BenchError, Child
+from tests.harness.processes import Child, RunError
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ async def _round(entry: Entry, case: Case, world: World, into: Measured) -> None
         sent = await send(entry, world, case.size, case.sessions, case.messages, fresh=case.fresh)
         arrived = await world.sink.ask({"wait": 60 + case.messages / 20})
     if arrived["distinct"] != case.messages or arrived["total"] != case.messages or arrived["unnumbered"]:
-        raise BenchError(
+        raise RunError(
             f"{entry.name}: {sent['accepted']} accepted, but the sink has {arrived['distinct']} of {case.messages}"
             f" ({arrived['total']} deliveries in all)"
         )
@@ -117,13 +117,13 @@ async def send(
 def verify(content: bytes, size: int, entry: Entry, material: Material) -> None:
     """The sample is whole and signed, and the signature holds for a verifier that is no contender's."""
     if len(content) < size:
-        raise BenchError(f"{entry.name}: a message arrived with {len(content)} octets of {size}")
+        raise RunError(f"{entry.name}: a message arrived with {len(content)} octets of {size}")
     name = f"{contenders.SELECTOR}._domainkey.{contenders.SENDER_DOMAIN}.".encode()
     try:
         valid = dkim.DKIM(content).verify(
             dnsfunc=lambda asked, timeout=5: material.dkim_record if asked == name else None
         )
     except dkim.DKIMException as error:
-        raise BenchError(f"{entry.name}: a message's signature cannot be verified: {error}") from error
+        raise RunError(f"{entry.name}: a message's signature cannot be verified: {error}") from error
     if not valid:
-        raise BenchError(f"{entry.name}: a message's signature is not valid")
+        raise RunError(f"{entry.name}: a message's signature is not valid")

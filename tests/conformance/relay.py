@@ -20,7 +20,10 @@ from tests.conformance import postfix, report
 from tests.conformance.delivered import Arrived
 from tests.conformance.report import Result, Verdict
 from tests.conformance.server import Server, Tls
-from tests.integration.relay.conftest import HOSTNAME, Key, Running, Site, World
+from tests.harness.postfix import version
+from tests.harness.processes import RunError
+from tests.integration.relay.running import Running
+from tests.integration.relay.site import HOSTNAME, Key, Site, World
 
 from malote_relay.submission.guard import Guard
 
@@ -124,8 +127,8 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="postfix-") as place:
             try:
                 with postfix.running(Path(place)) as server:
-                    columns[f"Postfix {postfix.version()}"] = [report.run(server, one) for one in cases]
-            except postfix.Missing as error:
+                    columns[f"Postfix {version()}"] = [report.run(server, one) for one in cases]
+            except RunError as error:
                 print(f"\nNot compared: {error}", file=sys.stderr)
     if len(columns) > 1:
         print(f"\nWhere they differ\n{report.compare(columns)}")

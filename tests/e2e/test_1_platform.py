@@ -54,7 +54,9 @@ def test_a_pod_that_is_not_restricted_is_refused_where_relays_live(platform: Pla
         (f"system:serviceaccount:{RELAYS}:default", "list", "tenants.malote.dev", "", "no"),
     ],
 )
-def test_rights(platform: Platform, user: str, verb: str, resource: str, namespace: str, answer: str) -> None:
+def test_kubernetes_gives_each_user_the_rights_of_its_role_and_no_others(
+    platform: Platform, user: str, verb: str, resource: str, namespace: str, answer: str
+) -> None:
     place = ["--namespace", namespace] if namespace else ["--all-namespaces"]
     try:
         said = platform.node.kubectl("auth", "can-i", verb, resource, "--as", user, *place)

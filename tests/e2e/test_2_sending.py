@@ -166,16 +166,16 @@ class TestRefused:
     def nothing_arrives(self, world: Internet) -> None:
         world.recipients.forget()
 
-    def test_a_wrong_password(self, tenants: Tenants) -> None:
+    def test_a_wrong_password_is_refused(self, tenants: Tenants) -> None:
         sent = send(tenants.acme, password="wrong")
         assert (sent.reply.code, sent.reply.text[:5]) == (535, "5.7.8"), str(sent)
 
-    def test_auth_before_tls(self, tenants: Tenants) -> None:
+    def test_signing_in_before_tls_is_refused(self, tenants: Tenants) -> None:
         sent = send(tenants.acme, security=Security.NONE)
         assert sent.reply.code == 530, str(sent)
         assert "STARTTLS" in sent.reply.text
 
-    def test_another_tenants_credentials(self, tenants: Tenants) -> None:
+    def test_another_tenants_credentials_are_refused(self, tenants: Tenants) -> None:
         sent = client.send(
             tenants.acme.endpoint(), tenants.globex.secret["username"], tenants.globex.secret["password"],
             "hello@acme.example", [f"bob@{RECIPIENTS}"], b"From: hello@acme.example\r\n\r\nHi\r\n",
@@ -192,7 +192,7 @@ class TestRefused:
             ("nobody@acme.example", "", "nobody@acme.example"),
         ],
     )
-    def test_a_sender_that_is_not_the_tenants(
+    def test_a_sender_that_is_not_the_tenants_is_refused(
         self, tenants: Tenants, world: Internet, sender: str, header_from: str, names: str
     ) -> None:
         sent = send(tenants.acme, sender=sender, header_from=header_from)

@@ -15,6 +15,10 @@ def left_over(platform: Platform, tenant: str, namespace: str) -> list[str]:
     return [f"{item['kind']}/{item['metadata']['name']}" for item in found["items"]]
 
 
+def claims(platform: Platform) -> list[str]:
+    return [item["metadata"]["name"] for item in platform.node.get("domainclaims")["items"]]
+
+
 def test_a_deleted_tenant_takes_everything_of_its_own_with_it_and_nothing_else(
     platform: Platform, tenants: Tenants
 ) -> None:
@@ -23,7 +27,7 @@ def test_a_deleted_tenant_takes_everything_of_its_own_with_it_and_nothing_else(
     platform.node.kubectl("delete", "tenant", "globex")
     until(lambda: not left_over(platform, "globex", RELAYS), "the relay's objects to go", within=120)
     until(lambda: not left_over(platform, "globex", "globex"), "the credentials to go", within=30)
-    assert [item["metadata"]["name"] for item in platform.node.get("domainclaims")["items"]] == ["acme.example"]
+    until(lambda: claims(platform) == ["acme.example"], "the claim to go", within=30)
     assert len(left_over(platform, "acme", RELAYS)) >= 8
     pods = platform.node.get("pods", "-n", RELAYS)["items"]
     assert [pod["metadata"]["name"] for pod in pods] == ["acme-relay-0"]
@@ -50,6 +54,7 @@ def test_without_an_operator_a_deleted_tenant_is_still_cleaned_up(platform: Plat
     """Owner references do it: nothing waits for a finalizer that nobody removes any more."""
     platform.node.kubectl("delete", "tenant", "acme", timeout=60)
     until(lambda: not left_over(platform, "acme", RELAYS), "the relay's objects to go", within=120)
+    until(lambda: not left_over(platform, "acme", "acme"), "the credentials to go", within=30)
     with pytest.raises(CommandError, match="NotFound"):
         platform.node.kubectl("get", "secret", "acme-smtp-app", "-n", "acme")
 

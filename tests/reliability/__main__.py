@@ -8,27 +8,20 @@ damaged, or arrived twice without the one reason there is.
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
-import os
 import random
-import signal
 import sys
 import tempfile
-import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from tests.bench.processes import ROOT, BenchError
+from tests.harness import program, results
+from tests.harness.results import Result
 from tests.reliability import powerloss
 from tests.reliability.kills import CASES, Outcome
 from tests.reliability.stage import Settings
 
-RESULT = ROOT / "build" / "bench" / "reliability.json"
 SHARES = {"kills": 0.6, "slow-disk": 0.12, "full-disk": 0.1, "clock-steps": 0.18}
 """Of all kills of a run, by case."""
-
 
 MARK_KILLS = 100
 """What a whole run must have."""
@@ -36,9 +29,9 @@ MARK_KILLS = 100
 
 async def run(options: argparse.Namespace) -> int:
     print(f"seed {options.seed}", flush=True)
-    results: list[dict[str, Any]] = []
+    found: list[Result] = []
     complaints: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="malote-reliability-", dir=options.directory or "/var/tmp") as name:
+    with tempfile.TemporaryDirectory(prefix="malote-reliability-", dir=options.directory or program.SCRATCH) as name:
         settings = Settings(
             seed=options.seed,
             directory=Path(name),
@@ -55,15 +48,13 @@ async def run(options: argparse.Namespace) -> int:
             complaints += [f"{outcome.name}: {words}" for words in outcome.account.complaints]
         if outcomes:
             _print(outcomes)
-            results += _results(outcomes)
+            found += _results(outcomes)
         if "power-loss" in options.cases:
             lost = await powerloss.run(settings, options.boundaries)
             complaints += [f"power loss: {words}" for words in lost.complaints]
             print(lost.words())
-            results += lost.results()
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
-    RESULT.write_text(json.dumps(results, indent=2) + "\n")
-    print(f"\nwritten: {RESULT.relative_to(ROOT)}")
+            found += lost.results()
+    results.write("reliability", found)
     for words in complaints[:50]:
         print(f"FAILED  {words}", file=sys.stderr)
     return 1 if complaints else 0
@@ -90,37 +81,19 @@ def _print(outcomes: Sequence[Outcome]) -> None:
     )
 
 
-def _results(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    kills = sum(outcome.kills for outcome in outcomes)
-    results = [_figure("kills", kills, "", MARK_KILLS, kills >= MARK_KILLS)]
+def _results(outcomes: Sequence[Outcome]) -> list[Result]:
+    found = [results.at_least("kills", sum(outcome.kills for outcome in outcomes), "", MARK_KILLS)]
     for outcome in outcomes:
         account, name = outcome.account, outcome.name
-        results += [
-            _figure(f"{name}: acknowledged", account.acknowledged, "messages", None, None),
-            _figure(f"{name}: acknowledged and lost", len(account.lost), "recipients", 0, not account.lost),
-            _figure(f"{name}: damaged", len(account.damaged), "copies", 0, not account.damaged),
-            _figure(f"{name}: arrived twice", account.duplicates, "copies", None, None),
-            _figure(
-                f"{name}: arrived twice without a reason",
-                len(account.unexplained),
-                "copies",
-                0,
-                not account.unexplained,
-            ),
-            _figure(f"{name}: all complaints", len(account.complaints), "", 0, not account.complaints),
+        found += [
+            results.alone(f"{name}: acknowledged", account.acknowledged, "messages"),
+            results.at_most(f"{name}: acknowledged and lost", len(account.lost), "recipients", 0),
+            results.at_most(f"{name}: damaged", len(account.damaged), "copies", 0),
+            results.alone(f"{name}: arrived twice", account.duplicates, "copies"),
+            results.at_most(f"{name}: arrived twice without a reason", len(account.unexplained), "copies", 0),
+            results.at_most(f"{name}: all complaints", len(account.complaints), "", 0),
         ]
-    return results
-
-
-def _figure(name: str, value: float, unit: str, mark: float | None, met: bool | None) -> dict[str, Any]:
-    return {"name": name, "value": value, "unit": unit, "peer": None, "ratio": None, "mark": mark, "met": met}
-
-
-async def _until_told(work: Coroutine[Any, Any, int]) -> int:
-    """Let SIGTERM end what was started, as Ctrl-C does."""
-    task = asyncio.ensure_future(work)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return await task
+    return found
 
 
 def main() -> int:
@@ -138,16 +111,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=0, help="listen.processes of the relay (default: not set)")
     parser.add_argument("--directory", type=Path, help="where spools are kept: a disk (default /var/tmp)")
     parser.add_argument("--no-mount", action="store_true", help="fill the disk by the shim, even as root")
-    started = time.monotonic()
-    try:
-        code = asyncio.run(_until_told(run(parser.parse_args())))
-    except BenchError as error:
-        print(f"reliability: {error}", file=sys.stderr)
-        return 1
-    except asyncio.CancelledError:
-        return 143
-    print(f"took {time.monotonic() - started:.0f} s on {len(os.sched_getaffinity(0))} cores")
-    return code
+    return program.ends("reliability", run(parser.parse_args()))
 
 
 if __name__ == "__main__":

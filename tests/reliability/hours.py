@@ -9,17 +9,17 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from tests.bench.processes import BenchError
+from tests.harness.processes import RunError
 
 
 def count(spool: Path, question: str) -> int:
-    """One number from the database. Raises BenchError when there is none to ask."""
+    """One number from the database. Raises RunError when there is none to ask."""
     (number,) = rows(spool, question)[0]
     return int(number)
 
 
 def rows(spool: Path, question: str) -> list[tuple[int, ...]]:
-    """Ask the database, read-only. Raises BenchError."""
+    """Ask the database, read-only. Raises RunError."""
     try:
         connection = sqlite3.connect(f"file:{spool / 'relay.db'}?mode=ro", uri=True, timeout=10)
         try:
@@ -27,7 +27,7 @@ def rows(spool: Path, question: str) -> list[tuple[int, ...]]:
         finally:
             connection.close()
     except sqlite3.Error as error:
-        raise BenchError(f"the database cannot be asked: {error}") from error
+        raise RunError(f"the database cannot be asked: {error}") from error
 
 
 def held(spool: Path) -> int:

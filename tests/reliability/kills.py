@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from tests.bench.processes import BenchError
+from tests.harness.processes import RunError
 from tests.reliability import hours
 from tests.reliability.ledger import Account
 from tests.reliability.load import Mix
@@ -137,7 +137,7 @@ async def clock_steps(settings: Settings, kills: int) -> Outcome:
         on.load.start(settings.sessions)
         furthest = 0
         while on.kills < kills:
-            with contextlib.suppress(BenchError):
+            with contextlib.suppress(RunError):
                 watch.look(on.site.spool)
             step = on.random.choice((3600, 3600, 7200, 900, -3600, -7200, 86_400))
             on.site.clock_offset = max(-86_400, on.site.clock_offset + step)
@@ -171,7 +171,7 @@ async def _again(on: Stage) -> None:
     assert on.relay.child is not None
     try:
         await on.relay.listens()
-    except BenchError:
+    except RunError:
         said = on.relay.child.tail()
         if "cannot be used" not in said and "No space left" not in said:
             raise

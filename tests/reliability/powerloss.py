@@ -25,7 +25,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.bench.processes import BenchError
+from tests.harness import results
+from tests.harness.processes import RunError
+from tests.harness.results import Result
 from tests.reliability import disk, oplog
 from tests.reliability.disk import Disk, Loss
 from tests.reliability.internet import Manner
@@ -95,16 +97,14 @@ class PowerLoss:
             f" {self.seconds:.0f} s"
         )
 
-    def results(self) -> list[dict[str, Any]]:
+    def results(self) -> list[Result]:
         return [
-            {"name": f"power loss: {name}", "value": value, "unit": "", "peer": None, "ratio": None, "mark": mark,
-             "met": None if mark is None else value == mark}
-            for name, value, mark in (
-                ("syncs at which power was lost", self.boundaries, None),
-                ("states of the disk", sum(self.states.values()), None),
-                ("states with anything lost, damaged or sent again", len(self.complaints), 0),
-            )
-        ]  # fmt: skip
+            results.alone("power loss: syncs at which power was lost", self.boundaries, ""),
+            results.alone("power loss: states of the disk", sum(self.states.values()), ""),
+            results.at_most(
+                "power loss: states with anything lost, damaged or sent again", len(self.complaints), "", 0
+            ),
+        ]
 
 
 async def run(settings: Settings, boundaries: int, *, seconds: float = 4.0) -> PowerLoss:
@@ -132,7 +132,7 @@ async def run(settings: Settings, boundaries: int, *, seconds: float = 4.0) -> P
         await on.load.stop()
         await on.relay.killed_by(shim)
         if any(life.killed is None and life.ended is None for life in on.relay.lives):
-            raise BenchError("the recorded relay ended by itself")
+            raise RunError("the recorded relay ended by itself")
         recipients = {message.queue_id: message.recipients for message in on.load.sent if message.acknowledged}
         if settings.verbose:
             print(f"  power loss: {len(recipients)} messages acknowledged in the record", file=sys.stderr, flush=True)

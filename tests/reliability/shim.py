@@ -1,46 +1,17 @@
-"""The faults of a disk, put between a relay and the kernel: builds `faults.c` and turns its knobs."""
+"""The faults of a disk, put between a relay and the kernel: `faults.c`, with its knobs."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
 import struct
-import subprocess
 from pathlib import Path
 
-from tests.bench.processes import BenchError
+from tests.harness import preloads
 
 _SOURCE = Path(__file__).with_name("faults.c")
 _CONTROL = struct.Struct("<qIIII")
 
 UNLIMITED = -1
-
-
-def _cache() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("MALOTE_CACHE") or Path(home) / "malote") / "faults"
-
-
-def missing() -> str:
-    """Why it cannot be built here; "" when it can."""
-    return "" if shutil.which("cc") else "there is no C compiler (cc): apt-get install gcc libc6-dev"
-
-
-def library() -> Path:
-    """The shared object, built once for each version of its source. Raises BenchError."""
-    if reason := missing():
-        raise BenchError(reason)
-    built = _cache() / f"{hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:16]}.so"
-    if not built.exists():
-        built.parent.mkdir(parents=True, exist_ok=True)
-        fresh = built.with_suffix(f".{os.getpid()}")
-        command = ["cc", "-O2", "-fPIC", "-shared", "-o", str(fresh), str(_SOURCE), "-ldl", "-lpthread"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise BenchError(f"{_SOURCE.name} could not be compiled:\n{done.stderr}")
-        fresh.replace(built)
-    return built
 
 
 class Faults:
@@ -52,7 +23,7 @@ class Faults:
         self._room, self._delays, self._failing, self._dying = UNLIMITED, (0, 0), 0, False
         self._set()
         self.environment = {
-            "LD_PRELOAD": str(library()),
+            "LD_PRELOAD": str(preloads.library(_SOURCE)),
             "FAULTS_ROOT": str(root),
             "FAULTS_CONTROL": str(self._control),
         }

@@ -18,7 +18,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from tests.bench.processes import BenchError, Child, free_port
+from tests.harness.processes import Child, RunError, free_port
 from tests.reliability.internet import SENDER, Internet
 from tests.reliability.shim import Faults
 
@@ -191,12 +191,12 @@ class Relay:
         self.lives.append(life)
 
     async def listens(self) -> None:
-        """Wait until clients get in. Raises BenchError when it has ended instead."""
+        """Wait until clients get in. Raises RunError when it has ended instead."""
         assert self.child is not None
         async with asyncio.timeout(_START_SECONDS):
             while True:
                 if self.child.process.returncode is not None:
-                    raise BenchError(f"the relay ended by itself:\n{self.child.tail()}")
+                    raise RunError(f"the relay ended by itself:\n{self.child.tail()}")
                 try:
                     _, writer = await asyncio.open_connection("127.0.0.1", self.site.port)
                 except ConnectionError:
@@ -212,7 +212,7 @@ class Relay:
         """
         assert self.child is not None
         if self.child.process.returncode is not None:
-            raise BenchError(f"the relay ended by itself:\n{self.child.tail()}")
+            raise RunError(f"the relay ended by itself:\n{self.child.tail()}")
         first = self.child.process.pid
         below = _children(first)
         self.life.killed = time.monotonic()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.bench.processes import BenchError
+from tests.harness.processes import RunError
 from tests.reliability import hours, ledger
 from tests.reliability.internet import Internet
 from tests.reliability.ledger import Account
@@ -92,7 +92,7 @@ class Stage:
         """Let everything acknowledged arrive, or give up after a while; then end the relay in order."""
         await self.relay.listens()
         # What was not acknowledged may wait as well: until nothing waits.
-        with contextlib.suppress(BenchError):
+        with contextlib.suppress(RunError):
             await until(
                 lambda: (
                     not (
@@ -129,9 +129,9 @@ async def stage(name: str, settings: Settings) -> AsyncIterator[Stage]:
 
 
 async def until(question: Callable[[], bool], seconds: float, otherwise: str) -> None:
-    """Ask again and again until the answer is yes. Raises BenchError with the words `otherwise` when it stays no."""
+    """Ask again and again until the answer is yes. Raises RunError with the words `otherwise` when it stays no."""
     deadline = time.monotonic() + seconds
     while not question():
         if time.monotonic() > deadline:
-            raise BenchError(otherwise)
+            raise RunError(otherwise)
         await asyncio.sleep(0.1)

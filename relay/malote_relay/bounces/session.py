@@ -78,11 +78,6 @@ class BounceSession(Wire):
         self._bad = 0
         self._count = 0
 
-    @property
-    def client(self) -> str:
-        """The client's address."""
-        return self.session.peer[0] if self.session is not None and self.session.peer else ""
-
     def stop(self) -> None:
         """End the session when nothing is being done."""
         self.stopping = True
@@ -90,18 +85,7 @@ class BounceSession(Wire):
             self.leave(replies.STOPPING)
 
     async def _handle_client(self) -> None:
-        with self._place(self) as refusal:
-            try:
-                if refusal is None:
-                    await self._talk()
-                else:
-                    self.leave(refusal)
-            except Gone:
-                pass
-            except Exception:
-                _log.exception("a session failed", client=self.client)
-            finally:
-                self.leave()
+        await self.serve(self._place(self), self._talk, _log)
 
     async def _talk(self) -> None:
         await self.push(Reply(220, "", f"{self._config().delivery.helo_name} ESMTP bounces"))

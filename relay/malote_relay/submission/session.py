@@ -110,27 +110,18 @@ class Session(SignsIn):
             self.leave(replies.STOPPING)
 
     async def _handle_client(self) -> None:
-        with self._host.place(self) as refusal:
-            try:
-                if refusal is None:
-                    await self._talk()
-                else:
-                    self.leave(refusal)
-            except Gone:
-                pass
-            except Exception:
-                _log.exception("a session failed", client=self.client)
-            finally:
-                self._set_rset_state()
-                self.leave()
+        await self.serve(self._host.place(self), self._talk, _log)
 
     async def _talk(self) -> None:
         await self.push(Reply(220, "", f"{self._door.rules.config.hostname} ESMTP ready"))
-        while not self._writer.is_closing():
-            if self.stopping and not self.in_transaction:
-                self.leave(replies.STOPPING)
-            else:
-                await self._next()
+        try:
+            while not self._writer.is_closing():
+                if self.stopping and not self.in_transaction:
+                    self.leave(replies.STOPPING)
+                else:
+                    await self._next()
+        finally:
+            self._set_rset_state()
 
     async def _next(self) -> None:
         verb = ""

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from types import SimpleNamespace
 from typing import Any, ClassVar, Final, cast
 
@@ -120,6 +122,11 @@ class Wire(SMTP):
         return self._tls_protocol is not None
 
     @property
+    def client(self) -> str:
+        """The client's address."""
+        return self.session.peer[0] if self.session is not None and self.session.peer else ""
+
+    @property
     def task(self) -> asyncio.Task[None] | None:
         """The dialogue."""
         return self._handler_coroutine
@@ -128,6 +135,23 @@ class Wire(SMTP):
     def waiting(self) -> bool:
         """Whether the client is waited for."""
         return self._deadline is not None
+
+    async def serve(
+        self, place: AbstractContextManager[Reply | None], talk: Callable[[], Awaitable[None]], log: Any
+    ) -> None:
+        """Have the dialogue in its place, or say why there is none; close the connection, whatever happened."""
+        with place as refusal:
+            try:
+                if refusal is None:
+                    await talk()
+                else:
+                    self.leave(refusal)
+            except Gone:
+                pass
+            except Exception:
+                log.exception("a session failed", client=self.client)
+            finally:
+                self.leave()
 
     async def push(self, status: Reply | str | bytes) -> None:
         """Queue a reply; it leaves before the next wait for the client."""

@@ -211,6 +211,12 @@ class World:
         await self.wait(lambda: len(self.outcomes) >= count, timeout)
         return list(self.outcomes)
 
+    async def sent(self, domain: str = "shop.example") -> Outcome:
+        """Send one more message there, and give what became of it."""
+        count = len(self.outcomes) + 1
+        await self.send(f"bia@{domain}")
+        return (await self.ended(count))[-1]
+
     def results(self) -> list[Result]:
         return [one.result for one in self.outcomes]
 

@@ -9,7 +9,7 @@ import pytest
 from malote_dev.mailworld.behaviour import TlsMode
 from malote_dev.mailworld.certificates import CertificateAuthority, tlsa
 from malote_dev.mailworld.mx import SinkMx
-from malote_relay.store.model import Outcome, Result
+from malote_relay.store.model import Result
 
 
 async def signed(world: Any, *records: str, names: tuple[str, ...] = (), issuer: Any = None) -> SinkMx:
@@ -26,18 +26,10 @@ async def signed(world: Any, *records: str, names: tuple[str, ...] = (), issuer:
     return host
 
 
-async def sent(world: Any, domain: str = "shop.example") -> Outcome:
-    count = len(world.outcomes) + 1
-    await world.send(f"bia@{domain}")
-    outcome = (await world.ended(count))[-1]
-    assert isinstance(outcome, Outcome)
-    return outcome
-
-
 async def test_the_certificate_that_the_dns_names_is_taken_whoever_issued_it_and_for_whom(world: Any) -> None:
     await signed(world, "3 1 1 OWN", names=("elsewhere.example",))
     await world.start()
-    outcome = await sent(world)
+    outcome = await world.sent()
     assert outcome.result is Result.DELIVERED, outcome
     assert outcome.tls.endswith(" dane-ee")
 
@@ -47,7 +39,7 @@ async def test_under_a_trust_anchor_the_name_counts(world: Any, name: str) -> No
     authority = CertificateAuthority("The anchor")
     host = await signed(world, tlsa(authority.pem, 2), names=(name,) if name else (), issuer=authority)
     await world.start()
-    outcome = await sent(world)
+    outcome = await world.sent()
     if name == "elsewhere.example":
         assert (outcome.result, outcome.bounce_class) == (Result.DEFERRED, "tls")
         assert f"not for {host.hostname} or shop.example" in outcome.reply
@@ -61,7 +53,7 @@ async def test_another_certificate_or_none_gets_nothing(world: Any, mode: TlsMod
     if mode is not None:
         host.certificate, host.tls = None, mode
     await world.start()
-    outcome = await sent(world)
+    outcome = await world.sent()
     assert (outcome.result, outcome.bounce_class, outcome.reply[:9]) == (Result.DEFERRED, "tls", "451 4.7.5")
     assert "dane requires TLS" in outcome.reply
     assert not [step for step in host.commands if step.verb == "MAIL"]
@@ -70,7 +62,7 @@ async def test_another_certificate_or_none_gets_nothing(world: Any, mode: TlsMod
 async def test_one_matching_record_is_enough(world: Any) -> None:
     await signed(world, "3 1 1 " + "ab" * 32, "3 1 1 OWN")
     await world.start()
-    assert (await sent(world)).tls.endswith(" dane-ee")
+    assert (await world.sent()).tls.endswith(" dane-ee")
 
 
 async def test_the_next_host_is_asked_when_one_has_the_wrong_certificate(world: Any) -> None:
@@ -78,7 +70,7 @@ async def test_the_next_host_is_asked_when_one_has_the_wrong_certificate(world: 
     other = await world.domain("backup.example")
     world.dns.set("shop.example", "MX", f"10 {host.hostname}.", f"20 {other.hostname}.")
     await world.start()
-    outcome = await sent(world)
+    outcome = await world.sent()
     assert outcome.result is Result.DELIVERED
     assert outcome.host.startswith(other.hostname)
 
@@ -86,17 +78,17 @@ async def test_the_next_host_is_asked_when_one_has_the_wrong_certificate(world: 
 async def test_records_that_cannot_be_used_require_encryption_of_anyone(world: Any) -> None:
     host = await signed(world, "0 1 1 OWN", names=("elsewhere.example",))
     await world.start()
-    assert (await sent(world)).tls.endswith(" dane-unusable")
+    assert (await world.sent()).tls.endswith(" dane-unusable")
     host.certificate, host.tls = None, TlsMode.NONE
     world.scheduler._pool.close_idle()
-    assert (await sent(world)).bounce_class == "tls"
+    assert (await world.sent()).bounce_class == "tls"
 
 
 async def test_records_that_cannot_be_looked_up_keep_mail_back(world: Any) -> None:
     host = await signed(world, "3 1 1 OWN")
     world.dns.fail(f"_tcp.{host.hostname}", "SERVFAIL")
     await world.start()
-    outcome = await sent(world)
+    outcome = await world.sent()
     assert (outcome.result, outcome.bounce_class) == (Result.DEFERRED, "tls")
     assert f"the TLSA records of {host.hostname}" in outcome.reply
     assert host.connections == 0
@@ -114,14 +106,14 @@ async def test_what_nobody_vouches_for_is_not_believed(world: Any, how: str) -> 
     else:
         tls = type(tls)(dane=False, authorities=tls.authorities)
     await world.start(tls=tls)
-    assert (await sent(world)).tls.endswith(" opportunistic")
+    assert (await world.sent()).tls.endswith(" opportunistic")
 
 
 async def test_dane_comes_before_mta_sts(world: Any) -> None:
     await signed(world, "3 1 1 OWN")
     await world.policy("shop.example", "enforce", "other.example")
     await world.start(tls=world.trust())
-    assert (await sent(world)).tls.endswith(" dane-ee")
+    assert (await world.sent()).tls.endswith(" dane-ee")
 
 
 async def test_a_domain_without_mx_has_its_own_records(world: Any) -> None:
@@ -130,12 +122,12 @@ async def test_a_domain_without_mx_has_its_own_records(world: Any) -> None:
     world.dns.set(f"_{host.port}._tcp.bare.example", "TLSA", "3 1 1 " + "ab" * 32)
     world.dns.sign("bare.example")
     await world.start()
-    assert (await sent(world, "bare.example")).bounce_class == "tls"
+    assert (await world.sent("bare.example")).bounce_class == "tls"
 
 
 async def test_a_session_verified_for_one_host_is_kept_for_it(world: Any) -> None:
     host = await signed(world, "3 1 1 OWN")
     await world.start()
     for _ in range(3):
-        assert (await sent(world)).tls.endswith(" dane-ee")
+        assert (await world.sent()).tls.endswith(" dane-ee")
     assert host.connections == 1

@@ -45,6 +45,57 @@ async def settled(world: Any, count: int) -> None:
     await world.wait(lambda: world.scheduler.in_hand == 0)
 
 
+async def test_a_refused_recipient_is_reported_to_the_reverse_path(world: Any) -> None:
+    mx = await world.domain("shop.example")
+    home = await world.domain("acme.example")
+    mx.behaviour = Behaviour(action=Action.REFUSE)
+    await world.start()
+    await world.send("bia@shop.example", "rui@shop.example")
+    (report,) = await home.wait_for(1)
+    assert (report.mail_from, report.recipients) == ("", ("app@acme.example",))
+    document = email.message_from_bytes(report.content, policy=email.policy.SMTP)
+    assert document.get_content_type() == "multipart/report"
+    _, status, headers = document.iter_parts()
+    groups: Any = status.get_payload()
+    assert [group["Final-Recipient"] for group in groups[1:]] == [
+        "rfc822; bia@shop.example",
+        "rfc822; rui@shop.example",
+    ]
+    assert "Message-ID: <m000001@acme.example>" in headers.get_payload()
+    await settled(world, 2)
+    assert len(home.messages) == 1
+
+
+@pytest.mark.parametrize("action", [Action.REFUSE, Action.ACCEPT])
+async def test_what_becomes_of_a_report_is_reported_to_nobody_and_counted_nowhere(world: Any, action: Action) -> None:
+    mx = await world.domain("shop.example")
+    home = await world.domain("acme.example")
+    mx.behaviour, home.behaviour = Behaviour(action=Action.REFUSE), Behaviour(action=action)
+    scheduler = await world.start()
+    await world.send("bia@shop.example")
+    await world.wait(lambda: any(command.verb == "RCPT" for command in home.commands))
+    await world.wait(lambda: scheduler.in_hand == 0)
+    assert [one.recipient.address for one in world.outcomes] == ["bia@shop.example"]
+    assert await world.store.due(world.clock() + 1e6, 10) == []
+
+
+async def test_reports_come_from_the_name_that_the_world_knows_the_relay_by(world: Any) -> None:
+    mx = await world.domain("shop.example")
+    home = await world.domain("acme.example")
+    mx.behaviour = Behaviour(action=Action.REFUSE)
+    scheduler = await world.start()
+    await world.send("bia@shop.example")
+    (first,) = await home.wait_for(1)
+    scheduler.reconfigure(world.config(helo_name="other.relay.example"))
+    await world.send("bia@shop.example")
+    _, second = await home.wait_for(2)
+    for report, name in ((first, b"out.relay.example"), (second, b"other.relay.example")):
+        assert b"<MAILER-DAEMON@" + name + b">" in report.content
+        assert b"Reporting-MTA: dns; " + name + b"\r\n" in report.content
+        assert b" relay.example" not in report.content.partition(b"rfc822-headers")[0]
+        assert b"@relay.example" not in report.content
+
+
 async def test_the_senders_names_for_message_and_recipient_come_back(world: Any) -> None:
     mx, home = await world.domain("shop.example"), await world.domain("acme.example")
     mx.behaviour = Behaviour(action=Action.REFUSE)

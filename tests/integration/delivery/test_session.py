@@ -358,7 +358,7 @@ async def test_silence_and_nonsense_end_in_a_temporary_failure_within_the_limits
 
     async with server(script) as (peer, _):
         one = await session(peer)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(10):
             (answer,) = await one.deliver(envelope())
         assert isinstance(answer, Failure)
         assert (answer.bounce_class, answer.permanent, answer.stale) == (klass, False, False)

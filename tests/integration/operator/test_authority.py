@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.integration.operator.test_lifecycle import data
+from tests.integration.operator.conftest import data
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,7 +7,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.integration.operator.test_lifecycle import data
+from tests.integration.operator.conftest import data
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,16 +18,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.cluster
 
 SUSPENDED = {"reason": "Abuse"}
-
-
-@pytest.fixture
-def sending(acme: Tenancy, eventually: Eventually) -> Tenancy:
-    """A tenant that can send."""
-    acme.apply(acme.plan(), acme.tenant(), acme.sending_domain())
-    eventually(acme.records)
-    acme.publish()
-    eventually(acme.ready)
-    return acme
 
 
 def configuration(tenancy: Tenancy) -> dict[str, Any]:
@@ -63,8 +53,8 @@ def test_a_domain_in_deletion_sends_no_more_and_counts_no_more_whatever_finalize
         eventually(lambda: sending.reason("sendingdomain") == "Deleting")
         eventually(lambda: accepted() == "Accepted")
         eventually(lambda: not any(one["sending"] for one in configuration(sending)["domains"]))
-        assert not kubectl("get", "domainclaim", sending.domain, "--ignore-not-found")
-        assert sending.condition("Verified", "sendingdomain")["status"] == "False"
+        eventually(lambda: not kubectl("get", "domainclaim", sending.domain, "--ignore-not-found"))
+        eventually(lambda: sending.condition("Verified", "sendingdomain")["status"] == "False")
         eventually(lambda: sending.condition("SubmissionOpen")["status"] == "False")
     finally:
         kubectl("patch", *where, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
@@ -115,11 +105,7 @@ def test_a_suspension_takes_effect_though_another_object_is_not_ours(
 def test_a_changed_plan_is_no_news_while_the_relay_takes_it_in(
     operator: Replica, tenancies: Callable[[], Tenancy], eventually: Eventually, kubectl: Kubectl
 ) -> None:
-    acme = tenancies()
-    acme.apply(acme.plan(), acme.tenant(), acme.sending_domain())
-    eventually(acme.records)
-    acme.publish()
-    eventually(acme.ready)
+    acme = tenancies().sends(eventually)
 
     def reasons() -> list[str]:
         events = kubectl.json("get", "events", "-n", "default")["items"]

@@ -11,12 +11,6 @@ import pytest
 HEADER = b"From: ana@acme.example\r\nSubject: chunks\r\n\r\n"
 
 
-async def nothing_kept(relay: Any, eventually: Callable[..., Any]) -> None:
-    await eventually(lambda: relay.reserved() == 0 and relay.relay._door.spool.in_flight == 0)
-    assert await relay.stored() == 0
-    assert not list(relay.site.spool.joinpath("incoming").iterdir())
-
-
 async def begun(relay: Any) -> Any:
     """A transaction with a recipient."""
     dialogue = await relay.signed_in()
@@ -84,7 +78,7 @@ async def test_the_content_is_looked_at_as_after_data(
     for chunk in chunks:
         await bdat(dialogue, chunk)
     assert (await bdat(dialogue, b"", last=True)).startswith(answer)
-    await nothing_kept(relay, eventually)
+    await relay.keeps_nothing()
     assert (await dialogue.say("MAIL FROM:<ana@acme.example>")).startswith("250 ")
 
 
@@ -99,7 +93,7 @@ async def test_after_a_refused_chunk_the_others_are_dropped_until_the_last(relay
     dialogue = await begun(relay)
     refusal = await bdat(dialogue, b"From: ana@acme.example\n\r\n")
     assert refusal.startswith("550 5.6.0")
-    await nothing_kept(relay, eventually)
+    await relay.keeps_nothing()
     for verb in ("MAIL FROM:<ana@acme.example>", "RCPT TO:<eve@dest.example>", "DATA"):
         assert (await dialogue.say(verb)).startswith("503 5.5.1")
     assert await bdat(dialogue, b"RSET\r\nQUIT\r\n") == refusal
@@ -115,7 +109,7 @@ async def test_rset_gives_up_what_came_in_chunks(relay: Any, eventually: Any, en
     await bdat(dialogue, HEADER + (b"x" * 70 + b"\r\n") * 5000)
     assert list(relay.site.spool.joinpath("incoming").iterdir())
     assert (await dialogue.say(end)).startswith("250")
-    await nothing_kept(relay, eventually)
+    await relay.keeps_nothing()
     assert (await dialogue.say("MAIL FROM:<ana@acme.example>")).startswith("250 ")
 
 
@@ -196,7 +190,7 @@ async def test_too_much_is_refused_when_it_is_announced(start: Callable[[], Any]
     dialogue = await begun(relay)
     assert (await bdat(dialogue, HEADER + b"x\r\n")).startswith("250 ")
     assert (await bdat(dialogue, b"x" * 100_000)).startswith("552 5.3.4")
-    await nothing_kept(relay, eventually)
+    await relay.keeps_nothing()
     assert (await bdat(dialogue, b"", last=True)).startswith("552 5.3.4")
     await dialogue.say("MAIL FROM:<ana@acme.example>")
     await dialogue.say("RCPT TO:<bob@dest.example>")
@@ -213,7 +207,7 @@ async def test_what_is_in_flight_is_capped(start: Callable[[], Any], site: Any, 
     dialogue = await begun(relay)
     assert (await bdat(dialogue, HEADER + (b"x" * 70 + b"\r\n") * 1000)).startswith("452 4.3.1 too much mail")
     assert (await bdat(dialogue, b"", last=True)).startswith("452 4.3.1 too much mail")
-    await nothing_kept(relay, eventually)
+    await relay.keeps_nothing()
 
 
 async def test_a_chunk_cut_off_leaves_nothing(relay: Any, eventually: Any) -> None:
@@ -222,7 +216,7 @@ async def test_a_chunk_cut_off_leaves_nothing(relay: Any, eventually: Any) -> No
     dialogue.send(b"BDAT 500000 LAST\r\n" + HEADER + (b"x" * 70 + b"\r\n") * 5000)
     await eventually(lambda: list(relay.site.spool.joinpath("incoming").iterdir()))
     dialogue.close()
-    await nothing_kept(relay, eventually)
+    await relay.keeps_nothing()
 
 
 async def test_a_chunk_that_does_not_come_is_not_waited_for_without_end(
@@ -233,7 +227,7 @@ async def test_a_chunk_that_does_not_come_is_not_waited_for_without_end(
     dialogue = await begun(relay)
     dialogue.send(b"BDAT 100 LAST\r\n" + HEADER)
     assert (await dialogue.read()).startswith("421 4.4.2")
-    await nothing_kept(relay, eventually)
+    await relay.keeps_nothing()
 
 
 async def test_empty_chunks_lead_nowhere(relay: Any) -> None:

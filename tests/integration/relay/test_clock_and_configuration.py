@@ -80,6 +80,7 @@ async def test_the_same_holds_when_the_machines_clock_is_set_right_and_it_is_tol
         return 0 < await waits(relay) <= LONGEST_RETRY
 
     await eventually(in_time)
+    await eventually(lambda: relay.counted("malote_clock_steps_total"))
     assert relay.counted("malote_clock_steps_total") == 1
 
 
@@ -107,6 +108,7 @@ async def test_a_clock_behind_the_hours_that_were_charged_is_told_at_the_start_a
 async def test_a_held_message_whose_hour_begins_while_it_is_accepted_goes_at_once(
     site: Any, world: Any, start: Callable[[], Any], compose: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    site.begin_an_hour()
     site.change(plan={"messages_per_hour": 1, "tolerance_percent": 100})
     relay = await start()
     await relay.send(compose())

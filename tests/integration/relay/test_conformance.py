@@ -9,7 +9,7 @@ from tests.conformance import report
 from tests.conformance.case import Case
 from tests.conformance.relay import Judged, running
 from tests.conformance.report import Verdict
-from tests.integration.relay.conftest import Key
+from tests.integration.relay.site import Key
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.integration.relay.running import plain
 
 from malote_relay.config import Plan
 
@@ -36,7 +36,7 @@ async def ready(program: Any, site: Any) -> tuple[asyncio.StreamReader, asyncio.
     reader, writer = await asyncio.open_connection(
         "127.0.0.1", program.ports["submissions"], ssl=site.client_context(), server_hostname="acme.smtp.example"
     )
-    token = base64.b64encode(f"\0app@acme\0{site.password}".encode()).decode()
+    token = plain("app@acme", site.password)
     writer.write(
         f"EHLO c.example\r\nAUTH PLAIN {token}\r\n".encode()
         + b"MAIL FROM:<ana@acme.example>\r\nRCPT TO:<b@dest.example>\r\n"

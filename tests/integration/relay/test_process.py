@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import socket
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.integration.relay.running import plain
 
 from malote_dev.mailworld.behaviour import Action, Behaviour
 from malote_relay.config import CONFIG_FILE
@@ -54,6 +56,7 @@ async def test_what_waits_is_delivered_after_a_restart(
 
 
 async def test_the_hours_charges_survive_a_kill(program: Any, site: Any, compose: Any) -> None:
+    site.begin_an_hour()
     site.change(plan={"messages_per_hour": 3, "tolerance_percent": 0})
     await program.start()
     for _ in range(3):
@@ -82,9 +85,6 @@ async def test_a_handshake_that_comes_with_the_connection_is_not_lost(program: A
 async def test_a_transaction_under_way_finishes_and_new_sessions_are_turned_away(
     program: Any, site: Any, world: Any
 ) -> None:
-    import base64
-    import contextlib
-
     await program.start("--grace", "8")
     port = program.ports["submissions"]
     context = site.client_context()
@@ -101,7 +101,7 @@ async def test_a_transaction_under_way_finishes_and_new_sessions_are_turned_away
 
     await reader.readline()
     await say("EHLO client.example")
-    token = base64.b64encode(f"\0app@acme\0{site.password}".encode()).decode()
+    token = plain("app@acme", site.password)
     for line in (f"AUTH PLAIN {token}", "MAIL FROM:<ana@acme.example>", "RCPT TO:<bob@dest.example>", "DATA"):
         assert (await say(line))[0] in "23"
     idle_reader, idle_writer = await asyncio.open_connection("127.0.0.1", program.ports["submission"])

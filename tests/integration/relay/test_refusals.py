@@ -217,6 +217,7 @@ async def test_a_restart_does_not_ask_for_all_senders_again(
 async def test_beyond_limit_and_tolerance_each_recipient_reads_why(
     start: Callable[[], Any], site: Any, compose: Any, world: Any, policy: OverLimitReply, answer: str
 ) -> None:
+    site.begin_an_hour()
     site.change(plan={"messages_per_hour": 5, "over_limit_reply": policy})
     relay = await start()
     sent = await relay.send(compose(), to=tuple(f"r{number}@dest.example" for number in range(8)))
@@ -236,12 +237,13 @@ async def test_beyond_limit_and_tolerance_each_recipient_reads_why(
 async def test_held_mail_leaves_first_when_its_hour_comes(
     start: Callable[[], Any], site: Any, compose: Any, world: Any
 ) -> None:
+    site.begin_an_hour()
     site.change(plan={"messages_per_hour": 5})
     relay = await start()
     await relay.send(compose(), to=tuple(f"r{number}@dest.example" for number in range(6)))
     await world.mx.wait_for(1)
     assert not any("r5@dest.example" in message.recipients for message in world.mx.messages)
-    site.change(rehearsal={"clock_offset_seconds": 3600})
+    site.change(rehearsal={"clock_offset_seconds": site.config.rehearsal.clock_offset_seconds + 3600})
     await relay.relay._watcher.look()
     messages = await world.mx.wait_for(2)
     assert messages[1].recipients == ("r5@dest.example",)
@@ -251,6 +253,7 @@ async def test_held_mail_leaves_first_when_its_hour_comes(
 
 
 async def test_a_refused_message_gives_its_units_back(start: Callable[[], Any], site: Any, compose: Any) -> None:
+    site.begin_an_hour()
     site.change(plan={"messages_per_hour": 1, "tolerance_percent": 0})
     relay = await start()
     assert not (await relay.send(compose(header="From: x@other.example\r\n"))).accepted

@@ -2,35 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
-import sys
 import time
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from malote_dev.mailworld.behaviour import Action, Behaviour
-
-Run = Callable[..., Awaitable[tuple[int, str, str]]]
-
-
-@pytest.fixture
-def ctl(site: Any) -> Run:
-    async def run(*arguments: str, spool: str = "") -> tuple[int, str, str]:
-        """Exit code, output and errors."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "malote_relay.control.program", *arguments,
-            env=os.environ | {"MALOTE_SPOOL": spool or str(site.spool), "COLUMNS": "200"},
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        async with asyncio.timeout(30):
-            out, errors = await process.communicate()
-        return process.returncode or 0, out.decode(), errors.decode()
-
-    return run
 
 
 @pytest.fixture
@@ -46,14 +23,8 @@ async def deferring(relay: Any, world: Any, compose: Any, eventually: Any) -> An
     return relay
 
 
-async def rows(ctl: Run, *arguments: str) -> list[dict[str, Any]]:
-    code, out, errors = await ctl("--json", *arguments)
-    assert code == 0, errors
-    return [json.loads(line) for line in out.splitlines()]
-
-
-async def test_the_queue_shows_what_waits_and_why(deferring: Any, ctl: Run) -> None:
-    bob, eva = await rows(ctl, "queue")
+async def test_the_queue_shows_what_waits_and_why(deferring: Any, ctl: Any) -> None:
+    bob, eva = await ctl.rows("queue")
     assert (bob["recipient"], eva["recipient"]) == ("bob@dest.example", "eva@dest.example")
     assert bob["sender"] == "ana@acme.example"
     assert (bob["state"], bob["attempts"]) == ("deferred", 1)
@@ -68,30 +39,30 @@ async def test_the_queue_shows_what_waits_and_why(deferring: Any, ctl: Run) -> N
     assert line.split()[:2] == [bob["message"], "deferred"]
 
 
-async def test_the_queue_can_be_filtered(deferring: Any, ctl: Run) -> None:
-    assert len(await rows(ctl, "queue", "--domain", "DEST.example", "--account", "app", "--state", "deferred")) == 2
-    assert not await rows(ctl, "queue", "--domain", "else.example")
-    assert not await rows(ctl, "queue", "--account", "news")
-    assert not await rows(ctl, "queue", "--state", "held")
+async def test_the_queue_can_be_filtered(deferring: Any, ctl: Any) -> None:
+    assert len(await ctl.rows("queue", "--domain", "DEST.example", "--account", "app", "--state", "deferred")) == 2
+    assert not await ctl.rows("queue", "--domain", "else.example")
+    assert not await ctl.rows("queue", "--account", "news")
+    assert not await ctl.rows("queue", "--state", "held")
     assert (await ctl("queue", "--state", "held"))[1] == "(nothing)\n"
 
 
 async def test_a_message_says_of_each_recipient_where_it_stands(
-    deferring: Any, world: Any, ctl: Run, eventually: Any
+    deferring: Any, world: Any, ctl: Any, eventually: Any
 ) -> None:
-    (message,) = {row["message"] for row in await rows(ctl, "queue")}
-    waiting = await rows(ctl, "why", message)
+    (message,) = {row["message"] for row in await ctl.rows("queue")}
+    waiting = await ctl.rows("why", message)
     assert [row["state"] for row in waiting] == ["deferred", "deferred"]
     assert waiting[0]["givenUp"] == pytest.approx(time.time() + 5 * 86_400, abs=60)
     world.mx.behaviour = Behaviour()
-    assert (await rows(ctl, "retry", message))[0]["recipients"] == 2
+    assert (await ctl.rows("retry", message))[0]["recipients"] == 2
     await world.mx.wait_for(1)
 
     async def ended() -> bool:
-        return {row["state"] for row in await rows(ctl, "why", message)} == {"delivered"}
+        return {row["state"] for row in await ctl.rows("why", message)} == {"delivered"}
 
     await eventually(ended)
-    bob = next(row for row in await rows(ctl, "why", message) if row["recipient"] == "bob@dest.example")
+    bob = next(row for row in await ctl.rows("why", message) if row["recipient"] == "bob@dest.example")
     assert "it was taken by mx.dest.example[127." in bob["why"]
     assert "TLSv1.3" in bob["why"]
     assert bob["attempts"] == 2
@@ -99,41 +70,42 @@ async def test_a_message_says_of_each_recipient_where_it_stands(
     assert bob["until"] is None
 
 
-async def test_a_domain_is_retried(deferring: Any, world: Any, ctl: Run) -> None:
+async def test_a_domain_is_retried(deferring: Any, world: Any, ctl: Any) -> None:
     world.mx.behaviour = Behaviour()
-    (none,) = await rows(ctl, "retry", "--domain", "else.example")
+    (none,) = await ctl.rows("retry", "--domain", "else.example")
     assert none["recipients"] == 0
-    (done,) = await rows(ctl, "retry", "--domain", "dest.example")
+    (done,) = await ctl.rows("retry", "--domain", "dest.example")
     assert done["recipients"] == 2
     await world.mx.wait_for(1)
 
 
 async def test_what_is_held_for_its_hour_is_not_let_out_by_a_retry(
-    site: Any, start: Any, world: Any, compose: Any, ctl: Run
+    site: Any, start: Any, world: Any, compose: Any, ctl: Any
 ) -> None:
+    site.begin_an_hour()
     site.change(plan={"messages_per_hour": 1, "tolerance_percent": 100})
     relay = await start()
     for _ in range(2):
         assert (await relay.send(compose())).accepted
     await world.mx.wait_for(1)
-    (held,) = await rows(ctl, "queue", "--state", "held")
+    (held,) = await ctl.rows("queue", "--state", "held")
     assert "held" in held["why"]
-    assert (await rows(ctl, "retry", held["message"]))[0]["recipients"] == 0
-    assert (await rows(ctl, "queue", "--state", "held"))[0] == held | {"age": pytest.approx(held["age"], abs=5)}
+    assert (await ctl.rows("retry", held["message"]))[0]["recipients"] == 0
+    assert (await ctl.rows("queue", "--state", "held"))[0] == held | {"age": pytest.approx(held["age"], abs=5)}
 
 
 async def test_a_dropped_message_ends_as_failed_and_its_sender_is_not_told(
-    deferring: Any, world: Any, ctl: Run, eventually: Any
+    deferring: Any, world: Any, ctl: Any, eventually: Any
 ) -> None:
-    (message,) = {row["message"] for row in await rows(ctl, "queue")}
-    (done,) = await rows(ctl, "drop", message, "--recipient", "eva@dest.example")
+    (message,) = {row["message"] for row in await ctl.rows("queue")}
+    (done,) = await ctl.rows("drop", message, "--recipient", "eva@dest.example")
     assert done["recipients"] == 1
-    assert [row["recipient"] for row in await rows(ctl, "queue")] == ["bob@dest.example"]
+    assert [row["recipient"] for row in await ctl.rows("queue")] == ["bob@dest.example"]
     code, out, _ = await ctl("drop", message)
     assert code == 0
     assert out.splitlines()[0] == "recipients: 1"
-    assert not await rows(ctl, "queue")
-    ended = await rows(ctl, "why", message)
+    assert not await ctl.rows("queue")
+    ended = await ctl.rows("why", message)
     assert [row["state"] for row in ended] == ["failed", "failed"]
     assert ended[0]["lastReply"] == "554 5.0.0 taken off the queue by the relay's operator"
     state = await deferring.relay._store.queue_state(time.time())
@@ -142,33 +114,34 @@ async def test_a_dropped_message_ends_as_failed_and_its_sender_is_not_told(
 
 
 async def test_what_was_held_and_is_dropped_does_not_count_as_waiting(
-    site: Any, start: Any, world: Any, compose: Any, ctl: Run
+    site: Any, start: Any, world: Any, compose: Any, ctl: Any
 ) -> None:
+    site.begin_an_hour()
     site.change(plan={"messages_per_hour": 2, "tolerance_percent": 100})
     relay = await start()
     for _ in range(4):
         assert (await relay.send(compose())).accepted
     await world.mx.wait_for(2)
-    held, _ = await rows(ctl, "queue", "--state", "held")
-    assert (await rows(ctl, "drop", held["message"]))[0]["recipients"] == 1
+    held, _ = await ctl.rows("queue", "--state", "held")
+    assert (await ctl.rows("drop", held["message"]))[0]["recipients"] == 1
     state = await relay.relay._store.queue_state(time.time())
     assert (state.ready, state.deferred, state.held) == (0, 0, 1)
 
 
-async def test_a_dropped_messages_sender_is_told_when_that_is_asked_for(deferring: Any, world: Any, ctl: Run) -> None:
-    (message,) = {row["message"] for row in await rows(ctl, "queue")}
-    await rows(ctl, "drop", message, "--notify")
+async def test_a_dropped_messages_sender_is_told_when_that_is_asked_for(deferring: Any, world: Any, ctl: Any) -> None:
+    (message,) = {row["message"] for row in await ctl.rows("queue")}
+    await ctl.rows("drop", message, "--notify")
     (told,) = await world.provider.wait_for(1)
     assert b"taken off the queue" in told.content
 
 
-async def test_destinations_are_listed(deferring: Any, ctl: Run) -> None:
-    (row,) = [row for row in await rows(ctl, "destinations") if row["destination"] == "mx.dest.example"]
+async def test_destinations_are_listed(deferring: Any, ctl: Any) -> None:
+    (row,) = [row for row in await ctl.rows("destinations") if row["destination"] == "mx.dest.example"]
     assert row["limit"] == 10
     assert row["inLine"] == 0
 
 
-async def test_it_says_what_it_does_not_understand(deferring: Any, ctl: Run) -> None:
+async def test_it_says_what_it_does_not_understand(deferring: Any, ctl: Any) -> None:
     for arguments, exit_code, words in (
         (("why", "m0"), 1, "no message 'm0' waits here, and the events kept know of none"),
         (("retry",), 1, "name a message, or --domain"),
@@ -185,7 +158,7 @@ async def test_it_says_what_it_does_not_understand(deferring: Any, ctl: Run) -> 
         assert words in errors
 
 
-async def test_its_help_lists_the_relays_commands_and_their_arguments(relay: Any, ctl: Run) -> None:
+async def test_its_help_lists_the_relays_commands_and_their_arguments(relay: Any, ctl: Any) -> None:
     code, out, _ = await ctl("--help")
     assert code == 0
     for word in ("queue", "why", "destinations", "retry", "drop", "--json"):
@@ -196,7 +169,7 @@ async def test_its_help_lists_the_relays_commands_and_their_arguments(relay: Any
     assert "{ready,deferred,held}" in out
 
 
-async def test_without_a_relay_it_says_so(ctl: Run, tmp_path: Any) -> None:
+async def test_without_a_relay_it_says_so(ctl: Any, tmp_path: Any) -> None:
     code, out, errors = await ctl("queue", spool=str(tmp_path))
     assert (code, out) == (1, "")
     assert "no relay answers at" in errors
@@ -207,13 +180,13 @@ async def test_without_a_relay_it_says_so(ctl: Run, tmp_path: Any) -> None:
 
 
 async def test_a_long_queue_is_read_to_its_end(
-    relay: Any, world: Any, ctl: Run, eventually: Any, compose: Any
+    relay: Any, world: Any, ctl: Any, eventually: Any, compose: Any
 ) -> None:
     """More than one step of the store's, in the order of arrival; and whoever has seen enough may go."""
     world.mx.behaviour = Behaviour(action=Action.DEFER)
     recipients = tuple(f"r{number}@dest.example" for number in range(100))
     for _ in range(11):
         await relay.send(compose(), to=recipients)
-    listed = await rows(ctl, "queue", "--limit", "0")
+    listed = await ctl.rows("queue", "--limit", "0")
     assert [row["recipient"] for row in listed] == list(recipients) * 11
-    assert len(await rows(ctl, "queue")) == 100
+    assert len(await ctl.rows("queue")) == 100

@@ -2,67 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
-import sys
 import time
-from collections.abc import Awaitable, Callable
 from typing import Any
 
-import pytest
 
-Run = Callable[..., Awaitable[tuple[int, str, str]]]
-
-
-@pytest.fixture
-def ctl(site: Any) -> Run:
-    async def run(*arguments: str) -> tuple[int, str, str]:
-        """Exit code, output and errors."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "malote_relay.control.program", *arguments,
-            env=os.environ | {"MALOTE_SPOOL": str(site.spool), "COLUMNS": "200"},
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        async with asyncio.timeout(30):
-            out, errors = await process.communicate()
-        return process.returncode or 0, out.decode(), errors.decode()
-
-    return run
-
-
-async def rows(ctl: Run, *arguments: str) -> list[dict[str, Any]]:
-    code, out, errors = await ctl("--json", *arguments)
-    assert code == 0, errors
-    return [json.loads(line) for line in out.splitlines()]
-
-
-async def rcpt(relay: Any, recipient: str) -> str:
-    dialogue = await relay.signed_in()
-    assert (await dialogue.say("MAIL FROM:<ana@acme.example>")).startswith("250 ")
-    answer: str = await dialogue.say(f"RCPT TO:<{recipient}>")
-    dialogue.close()
-    return answer
-
-
-async def test_the_list_is_shown_and_changed(relay: Any, ctl: Run) -> None:
+async def test_the_list_is_shown_and_changed(relay: Any, ctl: Any) -> None:
     suppressions = relay.relay.suppressions
     suppressions.bounced("gone@dest.example", "bad-mailbox", "550 5.1.1 no such user", time.time(), "m1")
     await suppressions.flush()
     code, out, _ = await ctl("suppress", "Eva@dest.example", "--days", "7", "--note", "asked by phone")
     assert (code, out.split(None, 1)[1].strip()) == (0, "mail to Eva@dest.example is refused for 7 days")
-    eva, gone = await rows(ctl, "suppressions")
+    eva, gone = await ctl.rows("suppressions")
     assert (gone["address"], gone["reason"], gone["bounceClass"], gone["detail"], gone["message"]) == (
         "gone@dest.example", "bounce", "bad-mailbox", "550 5.1.1 no such user", "m1",
     )  # fmt: skip
     assert (eva["address"], eva["reason"], eva["detail"]) == ("eva@dest.example", "manual", "asked by phone")
     assert 6.9 < (eva["until"] - time.time()) / 86_400 < 7.1
-    assert await rows(ctl, "suppressions", "--reason", "bounce") == [gone]
-    assert await rows(ctl, "suppressions", "--text", "eva@") == [eva]
-    assert "asked by phone" in await rcpt(relay, "eva@dest.example")
+    assert await ctl.rows("suppressions", "--reason", "bounce") == [gone]
+    assert await ctl.rows("suppressions", "--text", "eva@") == [eva]
+    assert "asked by phone" in await relay.rcpt("eva@dest.example")
     for address in ("eva@dest.example", "gone@dest.example"):
         assert (await ctl("unsuppress", address))[0] == 0
-        assert (await rcpt(relay, address)).startswith("250 ")
+        assert (await relay.rcpt(address)).startswith("250 ")
     code, _, errors = await ctl("unsuppress", "eva@dest.example")
     assert code != 0
     assert "eva@dest.example is not on the suppression list" in errors
@@ -71,14 +32,14 @@ async def test_the_list_is_shown_and_changed(relay: Any, ctl: Run) -> None:
     assert "this is no mail address: 'eva' is not of the form user@domain" in errors
 
 
-async def test_a_paused_account_is_shown_and_resumed(start: Any, site: Any, ctl: Run) -> None:
+async def test_a_paused_account_is_shown_and_resumed(start: Any, site: Any, ctl: Any) -> None:
     site.change(account_pause={"min_recipients": 4, "min_complaints": 1})
     relay = await start()
     pauses, now = relay.relay.pauses, relay.relay._clock.now()
     for _ in range(4):
         pauses._window("app").count(now, delivered=1)
     pauses.complained("app", now)
-    app, news, _ = await rows(ctl, "accounts")
+    app, news, _ = await ctl.rows("accounts")
     assert (app["account"], app["state"], app["delivered"], app["complained"]) == ("app", "paused", 4, 1)
     assert "1 of 4 recipients within 24 hours complained" in app["reason"]
     assert (news["account"], news["state"], news["since"]) == ("news", "open", None)
@@ -88,7 +49,7 @@ async def test_a_paused_account_is_shown_and_resumed(start: Any, site: Any, ctl:
     code, out, _ = await ctl("resume", "app")
     assert code == 0
     assert "app may send again" in out
-    assert (await rows(ctl, "accounts"))[0]["state"] == "open"
+    assert (await ctl.rows("accounts"))[0]["state"] == "open"
     code, _, errors = await ctl("resume", "app")
     assert code != 0
     assert "app is not paused" in errors

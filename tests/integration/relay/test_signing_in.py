@@ -9,6 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.integration.relay.running import plain
+
+from malote_relay import passwords
 
 OTHER = "127.0.0.9"
 
@@ -17,20 +20,33 @@ async def sign_in(relay: Any, username: str, password: str = "", *, source: str 
     """What AUTH is answered on a connection of its own."""
     dialogue = await relay.secure(source=source)
     await dialogue.say("EHLO client.example")
-    token = base64.b64encode(f"\0{username}\0{password or relay.site.password}".encode()).decode()
-    answer: str = await dialogue.say(f"AUTH PLAIN {token}")
+    answer: str = await dialogue.say(f"AUTH PLAIN {plain(username, password or relay.site.password)}")
     if answer.startswith("421 "):
         assert await dialogue.closed()
     return answer[:9]
 
 
-async def test_a_client_that_failed_too_often_is_turned_away_unlooked_at(start: Callable[[], Any], site: Any) -> None:
+@pytest.fixture
+def compared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The passwords that were compared with a verifier."""
+    matches, seen = passwords.matches, []
+
+    def compare(password: str, verifier: str) -> bool:
+        seen.append(password)
+        return matches(password, verifier)
+
+    monkeypatch.setattr(passwords, "matches", compare)
+    return seen
+
+
+async def test_a_client_that_failed_too_often_is_turned_away_unlooked_at(
+    start: Callable[[], Any], site: Any, compared: list[str]
+) -> None:
     site.change(sign_in={"max_failures_per_client": 2})
     relay = await start()
     assert [await sign_in(relay, f"nobody{n}@acme", "wrong") for n in range(2)] == ["535 5.7.8"] * 2
-    begun = time.monotonic()
     assert [await sign_in(relay, name) for name in ("app@acme", "nobody@acme")] == ["421 4.7.0"] * 2
-    assert time.monotonic() - begun < 0.5
+    assert compared == ["wrong"] * 2
     assert await sign_in(relay, "app@acme", source=OTHER) == "235 2.7.0"
     assert relay.counted("malote_messages_refused_total", reason="auth") == 2
     assert relay.counted("malote_messages_refused_total", reason="auth_capped") == 2
@@ -63,8 +79,10 @@ async def test_a_suspended_account_may_sign_in_and_reads_why_it_may_not_send(rel
 
 
 async def test_who_does_not_sign_in_has_a_limited_time_in_all(start: Callable[[], Any], site: Any) -> None:
-    site.change(limits={"sign_in_timeout": 0.5})
     relay = await start()
+    guest = await relay.signed_in()
+    site.change(limits={"sign_in_timeout": 0.5})
+    await relay.relay._watcher.look()
     stranger = await relay.plain()
     reply = ""
     async with asyncio.timeout(5):
@@ -73,8 +91,6 @@ async def test_who_does_not_sign_in_has_a_limited_time_in_all(start: Callable[[]
             await asyncio.sleep(0.1)
     assert reply.startswith("421 4.4.2")
     assert await stranger.closed()
-    guest = await relay.signed_in()
-    await asyncio.sleep(0.7)
     assert (await guest.say("NOOP")).startswith("250 ")
 
 
@@ -108,3 +124,84 @@ async def test_received_names_the_client_only_when_configured(
     assert (received == b"Received: from client.example ([127.0.0.1])") is named
     assert (b"127.0.0.1" in arrived.content) is named
     assert b"app@acme" not in arrived.content
+
+
+def token(*parts: str) -> str:
+    return base64.b64encode("\0".join(parts).encode()).decode()
+
+
+async def test_login_signs_in_with_and_without_an_initial_response(relay: Any) -> None:
+    name, password = (base64.b64encode(text.encode()).decode() for text in ("app@acme", relay.site.password))
+    for first in (["AUTH LOGIN", name], [f"AUTH LOGIN {name}"]):
+        dialogue = await relay.secure()
+        await dialogue.say("EHLO client.example")
+        for line in first:
+            assert (await dialogue.say(line)).startswith("334 ")
+        assert (await dialogue.say(password)).startswith("235 2.7.0")
+
+
+async def test_plain_signs_in_without_an_initial_response(relay: Any) -> None:
+    dialogue = await relay.secure()
+    await dialogue.say("EHLO client.example")
+    assert await dialogue.say("AUTH PLAIN") == "334 "
+    assert (await dialogue.say(plain("app@acme", relay.site.password))).startswith("235 2.7.0")
+
+
+async def test_a_wrong_password_and_an_unknown_user_read_the_same(relay: Any, compared: list[str]) -> None:
+    answers, seconds = [], []
+    for username in ("app@acme", "nobody@acme"):
+        dialogue = await relay.secure()
+        relay.relay.server.guard.__init__()
+        await dialogue.say("EHLO client.example")
+        begun = time.monotonic()
+        answers.append(await dialogue.say(f"AUTH PLAIN {plain(username, 'wrong')}"))
+        seconds.append(time.monotonic() - begun)
+    assert answers == ["535 5.7.8 user name or password is wrong"] * 2
+    assert compared == ["wrong"] * 2, "and take the same time"
+    assert min(seconds) > 0.49  # uvloop counts in whole milliseconds
+
+
+async def test_failures_take_longer_and_longer_and_end_the_session(start: Callable[[], Any], site: Any) -> None:
+    site.change(limits={"max_auth_failures_per_session": 2})
+    relay = await start()
+    dialogue = await relay.secure()
+    await dialogue.say("EHLO client.example")
+    seconds = []
+    for _ in range(2):
+        begun = time.monotonic()
+        assert (await dialogue.say(f"AUTH PLAIN {plain('app@acme', 'wrong')}")).startswith("535 5.7.8")
+        seconds.append(time.monotonic() - begun)
+    assert seconds[0] > 0.49
+    assert seconds[1] > 0.99
+    right = f"AUTH PLAIN {plain('app@acme', site.password)}"
+    assert (await dialogue.say(right)).startswith("421 4.7.0")
+    assert await dialogue.closed()
+    assert relay.counted("malote_messages_refused_total", reason="auth") == 2
+    # Nobody is locked out by the failures of others.
+    await relay.signed_in()
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        (["AUTH PLAIN ###"], "501 5.5.2"),
+        (["AUTH PLAIN", "*"], "501 5.7.0"),
+        (["AUTH PLAIN", "x" * 13_000], "500 5.5.6"),
+        (["AUTH PLAIN " + token("somebody", "app@acme", "a-password-of-the-tenants")], "535 5.7.8"),
+        (["AUTH PLAIN " + token("just one")], "535 5.7.8"),
+        (["AUTH PLAIN ="], "535 5.7.8"),
+        (["auth login ###"], "501 5.5.2"),
+        (["auth Login", "eA==", "###"], "501 5.5.2"),
+        (["AUTH LOGIN", "*"], "501 5.7.0"),
+        (["AUTH CRAM-MD5"], "504 5.5.4"),
+        (["AUTH"], "501 5.5.4"),
+        (["AUTH PLAIN eA== eA=="], "501 5.5.4"),
+        (["HELO client.example", "AUTH PLAIN"], "503 5.5.1 send EHLO first"),
+    ],
+)
+async def test_a_malformed_sign_in_gets_the_right_code(relay: Any, said: list[str], answer: str) -> None:
+    dialogue = await relay.secure()
+    await dialogue.say("EHLO client.example")
+    for line in said:
+        reply = await dialogue.say(line)
+    assert reply.startswith(answer)

@@ -24,31 +24,23 @@ async def bounce(relay: Any, world: Any, compose: Any, eventually: Any, *recipie
     await relay.relay.suppressions.flush()
 
 
-async def rcpt(relay: Any, recipient: str) -> str:
-    dialogue = await relay.signed_in()
-    assert (await dialogue.say("MAIL FROM:<ana@acme.example>")).startswith("250 ")
-    answer: str = await dialogue.say(f"RCPT TO:<{recipient}>")
-    dialogue.close()
-    return answer
-
-
 async def test_after_a_hard_bounce_the_recipient_is_refused_until_its_time_is_over(
     start: Any, site: Any, world: Any, compose: Any, eventually: Any
 ) -> None:
     relay = await start()
     await bounce(relay, world, compose, eventually, "gone@dest.example")
-    answer = await rcpt(relay, "Gone@dest.example")
+    answer = await relay.rcpt("Gone@dest.example")
     assert answer.startswith("550")
     assert "5.7.1 the recipient <Gone@dest.example> is on this tenant's suppression list since" in answer
     assert "mail to it bounced (bad-mailbox: 550 5.1.1 No such mailbox here)" in answer
     assert relay.counted("malote_messages_refused_total", reason="recipient_suppressed") == 1
     assert relay.counted("malote_suppressed_total", reason="bounce") == 1
-    assert (await rcpt(relay, "bob@dest.example")).startswith("250 ")
+    assert (await relay.rcpt("bob@dest.example")).startswith("250 ")
 
     site.change(rehearsal={"clock_offset_seconds": 30 * DAY + 60})
 
     async def over() -> bool:
-        return (await rcpt(relay, "gone@dest.example")).startswith("250 ")
+        return str(await relay.rcpt("gone@dest.example")).startswith("250 ")
 
     await eventually(over)
 
@@ -82,11 +74,11 @@ async def test_the_list_is_there_after_a_restart_and_can_be_changed_by_hand(
     await suppressions.add("eva@dest.example", note="asked by phone")
     listed = [(entry.address, entry.reason) async for entry in suppressions.entries()]
     assert listed == [("eva@dest.example", Reason.MANUAL), ("gone@dest.example", Reason.BOUNCE)]
-    assert "for good: it was put there by hand (asked by phone)" in await rcpt(relay, "eva@dest.example")
+    assert "for good: it was put there by hand (asked by phone)" in await relay.rcpt("eva@dest.example")
     for address in ("eva@dest.example", "gone@dest.example"):
-        assert (await rcpt(relay, address)).startswith("550")
+        assert (await relay.rcpt(address)).startswith("550")
         await suppressions.remove(address)
-        assert (await rcpt(relay, address)).startswith("250 ")
+        assert (await relay.rcpt(address)).startswith("250 ")
 
 
 async def test_what_waits_already_is_delivered_and_takes_its_recipient_off(
@@ -103,13 +95,13 @@ async def test_what_waits_already_is_delivered_and_takes_its_recipient_off(
         "bob@dest.example", "bad-mailbox", "550 5.1.1 no", relay.relay._clock.now(), "m1"
     )
     await relay.relay.suppressions.flush()
-    assert (await rcpt(relay, "bob@dest.example")).startswith("550")
+    assert (await relay.rcpt("bob@dest.example")).startswith("550")
     world.mx.behaviour = Behaviour()
     relay.site.change(rehearsal={"clock_offset_seconds": 120})
     await world.mx.wait_for(1)
 
     async def taken_off() -> bool:
-        return (await rcpt(relay, "bob@dest.example")).startswith("250 ")
+        return str(await relay.rcpt("bob@dest.example")).startswith("250 ")
 
     await eventually(taken_off)
 

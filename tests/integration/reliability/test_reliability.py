@@ -10,15 +10,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.bench.processes import ROOT
-from tests.reliability import disk, kills, oplog, powerloss, shim
+from tests.harness import preloads
+from tests.harness.processes import ROOT
+from tests.reliability import disk, kills, oplog, powerloss
 from tests.reliability.disk import Disk
 from tests.reliability.shim import Faults
 from tests.reliability.stage import Settings
 
 SEED = 20_261_123
 
-needs_a_compiler = pytest.mark.skipif(bool(shim.missing()), reason=shim.missing())
+needs_a_compiler = pytest.mark.skipif(bool(preloads.missing()), reason=preloads.missing())
 
 
 @pytest.fixture

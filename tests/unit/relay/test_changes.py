@@ -12,7 +12,7 @@ from malote_relay import changes
 from malote_relay.changes import Changes
 
 
-async def told(watch: Changes, seconds: float = 1.0) -> bool:
+async def told(watch: Changes, seconds: float = changes.SLOW_SECONDS / 2) -> bool:
     """Whether a change is told well before the next slow look."""
     began = time.monotonic()
     await watch.wait()

@@ -111,5 +111,5 @@ async def test_what_is_optional_may_be_absent() -> None:
         ("status.hostIP", "127.0.0.1"),
     ],
 )
-def test_fields_of_the_pod(path: str, expected: str) -> None:
+def test_a_field_of_the_pod_is_given_by_its_path(path: str, expected: str) -> None:
     assert field_value(POD, path) == expected

@@ -43,7 +43,9 @@ FOUND, MISSING, MISMATCH = RecordState.FOUND, RecordState.MISSING, RecordState.M
          FOUND, "8 of the 10 DNS look-ups"),
     ],
 )  # fmt: skip
-def test_spf(texts: list[str], state: RecordState, words: str) -> None:
+def test_an_spf_record_is_found_or_what_is_wrong_with_it_is_said(
+    texts: list[str], state: RecordState, words: str
+) -> None:
     verdict = compare.spf(texts, OURS)
     assert verdict.state is state
     assert words in verdict.message
@@ -76,7 +78,7 @@ def test_spf(texts: list[str], state: RecordState, words: str) -> None:
         ("hello world", MISMATCH, "not a DKIM record"),
     ],
 )
-def test_dkim(text: str, state: RecordState, words: str) -> None:
+def test_a_dkim_record_is_found_or_what_is_wrong_with_it_is_said(text: str, state: RecordState, words: str) -> None:
     verdict = compare.dkim([text], KEY)
     assert verdict.state is state
     assert words in verdict.message
@@ -101,7 +103,9 @@ def test_no_dkim_record_is_missing_and_two_are_a_mismatch_even_if_one_is_right()
         ([], [f"v=DKIM1; p={KEY}"], MISMATCH, "a TXT record stands where the CNAME belongs"),
     ],
 )
-def test_dkim_as_a_cname(chain: list[str], texts: list[str], state: RecordState, words: str) -> None:
+def test_a_dkim_record_by_cname_must_lead_to_the_platforms_name(
+    chain: list[str], texts: list[str], state: RecordState, words: str
+) -> None:
     verdict = compare.dkim_cname(chain, texts, "m1.t.dkim.example.net", KEY)
     assert verdict.state is state
     assert words in verdict.message
@@ -130,7 +134,9 @@ def test_dkim_as_a_cname(chain: list[str], texts: list[str], state: RecordState,
         (["DMARC1; p=none"], "p=none", MISMATCH, "must begin with v=DMARC1"),
     ],
 )
-def test_dmarc(texts: list[str], minimum: str, state: RecordState, words: str) -> None:
+def test_a_dmarc_record_is_found_or_what_is_wrong_with_it_is_said(
+    texts: list[str], minimum: str, state: RecordState, words: str
+) -> None:
     verdict = compare.dmarc(texts, f"v=DMARC1; {minimum}")
     assert verdict.state is state
     assert words in verdict.message

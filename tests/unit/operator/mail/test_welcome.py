@@ -105,7 +105,7 @@ def test_a_name_cannot_bring_header_fields_along() -> None:
     assert message["Bcc"] is None
 
 
-async def test_it_arrives() -> None:
+async def test_the_mail_arrives_at_the_tenants_contact() -> None:
     async with SinkMx("127.0.0.1") as host:
         own = settings(port=host.port)
         await WelcomePostman(own, Transport(own.notices)).welcome(tenant(), PLAN, DECISION, PASSWORDS, request="")

@@ -8,70 +8,28 @@ from typing import Any
 
 import pytest
 
-from malote_operator.api.tenant import Tenant
 from malote_operator.policy import domain as domain_policy
 from malote_operator.policy import plan as plan_policy
-from malote_operator.policy import tenant as policy
 from malote_operator.policy.model import (
-    DomainDecision,
     DomainMemory,
     DomainWorld,
     PlanWorld,
-    PodObservation,
     Problem,
     RelayObservation,
-    TenantDecision,
     TenantMemory,
     TenantWorld,
     Welcome,
 )
 
 from . import worlds
+from .tenants import IN_ORDER, decide, pod, relay, verdict
 from .worlds import KEY, NO_SPF, NOW, SETTINGS, condition, seen, table
 
 KINDS = [
     "Ready", "Approved", "Paid", "DomainsVerified", "RelayAvailable", "SubmissionOpen", "CredentialsSent",
     "Reconciling", "Stalled",
 ]  # fmt: skip
-HASH = "a" * 64
 PRICE = {"currency": "BRL", "monthly": "99.90"}
-
-
-def verdict(**observed: Any) -> DomainDecision:
-    world = DomainWorld(
-        tenant=worlds.tenant(),
-        plan=worlds.plan(),
-        ranking=worlds.ranked(worlds.domain()),
-        claim=worlds.claim(),
-        keys=(KEY,),
-        observation=seen(**observed),
-    )
-    return domain_policy.decide(worlds.domain(), world, SETTINGS, NOW)
-
-
-def pod(config_hash: str = HASH, *, ready: bool = True, is_open: bool = True, error: str = "") -> PodObservation:
-    return PodObservation("acme-relay-0", ready, config_hash, is_open, error)
-
-
-def relay(*pods: PodObservation, message: str = "") -> RelayObservation:
-    return RelayObservation(True, 1, sum(one.ready for one in pods), pods, message)
-
-
-IN_ORDER = TenantWorld(
-    plan=worlds.plan(),
-    domains=(verdict(),),
-    relay=relay(pod()),
-    wanted_hash=HASH,
-    credentials=frozenset({("acme", "app")}),
-    memory=TenantMemory(welcome_sent_at=NOW),
-    welcome=Welcome(configured=True),
-)
-
-
-def decide(
-    world: TenantWorld = IN_ORDER, tenant: Tenant | None = None, now: dt.datetime = NOW, **spec: Any
-) -> TenantDecision:
-    return policy.decide(tenant or worlds.tenant(**spec), world, SETTINGS, now)
 
 
 def test_with_everything_in_order_the_tenant_is_ready() -> None:
@@ -142,7 +100,9 @@ def test_submission_stays_closed_and_the_reason_is_said(
         ({"billing": {"paidUntil": "2020-01-01"}}, None, "True/FreePlan"),
     ],
 )
-def test_paid(spec: dict[str, Any], price: dict[str, str] | None, paid: str) -> None:
+def test_a_tenant_has_paid_until_its_day_and_on_a_free_plan_always(
+    spec: dict[str, Any], price: dict[str, str] | None, paid: str
+) -> None:
     world = replace(IN_ORDER, plan=worlds.plan(price=price) if price else worlds.plan())
     assert table(decide(world, **spec).conditions)["Paid"] == paid
 

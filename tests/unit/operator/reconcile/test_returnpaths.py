@@ -53,7 +53,7 @@ async def test_it_is_made_once_and_cannot_be_changed() -> None:
     assert cluster.secrets[OWN]["metadata"]["ownerReferences"]
 
 
-async def test_two_tenants_have_two() -> None:
+async def test_each_tenant_has_a_secret_of_its_own() -> None:
     assert await reading(Cluster()).of(ACME) != await reading(Cluster()).of(ACME)
 
 

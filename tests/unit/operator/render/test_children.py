@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.unit.operator.policy import worlds
-from tests.unit.operator.policy.test_tenant import IN_ORDER, decide
+from tests.unit.operator.policy.tenants import IN_ORDER, decide
 
 from malote_operator.policy.model import DomainDecision, TenantDecision
 from malote_operator.render import spool, state, stateful_set

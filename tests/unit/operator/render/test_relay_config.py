@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.unit.operator.policy import worlds
-from tests.unit.operator.policy.test_tenant import IN_ORDER, decide, verdict
+from tests.unit.operator.policy.tenants import IN_ORDER, decide, verdict
 from tests.unit.operator.policy.worlds import KEY, NO_SPF
 
 from malote_operator.render import relay_config

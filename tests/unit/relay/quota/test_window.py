@@ -41,7 +41,7 @@ def refused(window: HourWindow, now: float = NOW) -> OverLimit:
     return answer
 
 
-def test_the_products_example() -> None:
+def test_of_3700_on_a_plan_of_3000_600_are_held_and_100_refused() -> None:
     hours = window(3000)
     charges = send(hours, 3700)
     assert charges == [Charge(HOUR, False, 0.0)] * 3000 + [Charge(HOUR + 1, True, NEXT)] * 600

@@ -90,8 +90,8 @@ async def test_every_acknowledged_message_survives_a_kill(tmp_path: Path) -> Non
         cwd=Path(__file__).parents[4],
     )
     assert child.stdout is not None
-    printed = await child.stdout.readline()  # it has started
-    await asyncio.sleep(0.5)
+    async with asyncio.timeout(60):
+        printed = b"".join([await child.stdout.readline() for _ in range(60)])
     child.kill()
     printed += await child.stdout.read()
     await child.wait()
@@ -313,12 +313,12 @@ async def test_a_long_queue_is_cheap_to_ask(tmp_path: Path) -> None:
         await store.accept(message([held(f"{n}@x.example", HOUR + 1) for n in range(10_000)]))
         await store.accept(message([f"{n}@slow.example" for n in range(10_000)], at=NOW - 1))
     await store.accept(message(["fast@x.example"]))
-    started = time.perf_counter()
+    started = time.process_time()  # its own, whatever else the machine does
     page = await store.due(NOW, 100)
     fast = await store.due(NOW, 100, excluding_domains={"slow.example"})
     state = await store.queue_state(NOW)
     assert await store.next_time(NOW) == (HOUR + 1) * 3600.0
-    elapsed = time.perf_counter() - started
+    elapsed = time.process_time() - started
     await store.close()
     assert len(page) == 100
     assert addresses(fast) == ["fast@x.example"]

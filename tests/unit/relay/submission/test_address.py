@@ -22,7 +22,7 @@ from malote_relay.submission.address import AddressError, Mailbox, domain, mailb
         ("!#$%&'*+/=?^_`{|}~-@a.b", Mailbox("!#$%&'*+/=?^_`{|}~-", "a.b")),
     ],
 )
-def test_valid_mailboxes(text: str, expected: Mailbox) -> None:
+def test_a_valid_mailbox_is_read(text: str, expected: Mailbox) -> None:
     assert mailbox(text) == expected
 
 
@@ -37,7 +37,7 @@ def test_valid_mailboxes(text: str, expected: Mailbox) -> None:
         "boss＠bank.example@acme.example", "a\u202ena@acme.example", "a\u00a0a@acme.example", "a\u2024a@acme.example",
     ],
 )  # fmt: skip
-def test_what_is_no_mailbox(text: str) -> None:
+def test_what_is_no_mailbox_is_refused(text: str) -> None:
     with pytest.raises(AddressError):
         mailbox(text)
 
@@ -58,7 +58,7 @@ def test_paths_are_taken_off_a_commands_argument(text: str, inside: str, rest: s
 
 
 @pytest.mark.parametrize("text", ["", "a@b.c", "<a@b.c", "<a@b.c>SIZE=1", '<"a@b.c>'])
-def test_what_is_no_path(text: str) -> None:
+def test_what_is_no_path_is_refused(text: str) -> None:
     with pytest.raises(AddressError):
         take_path(text)
 

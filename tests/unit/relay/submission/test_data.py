@@ -101,7 +101,7 @@ def test_a_leading_dot_does_not_count_to_the_lines_length() -> None:
 
 
 @given(st.integers(0, 20), st.lists(st.integers(1, 9), min_size=1, max_size=3))
-def test_the_limit_is_exact(size: int, sizes: list[int]) -> None:
+def test_a_message_may_have_just_as_many_octets_as_the_limit(size: int, sizes: list[int]) -> None:
     reader, content, _ = read(b"x" * size + b"\r\n.\r\n", sizes, limit=12)
     assert reader.finished
     assert reader.flaw is (Flaw.TOO_BIG if size + 2 > 12 else None)

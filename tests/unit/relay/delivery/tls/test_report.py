@@ -57,7 +57,7 @@ ROWS = [
         ([], ()),
     ],
 )  # fmt: skip
-def test_who_asks_for_reports(texts: Sequence[bytes], uris: tuple[str, ...]) -> None:
+def test_reports_go_to_the_addresses_that_the_record_names(texts: Sequence[bytes], uris: tuple[str, ...]) -> None:
     assert report.destinations(texts) == uris
 
 

@@ -226,5 +226,5 @@ def test_of_two_digests_the_stronger_counts() -> None:
         ("", "", False),
     ],
 )
-def test_names_cover_hosts(pattern: str, name: str, covered: bool) -> None:
+def test_a_wildcard_covers_one_label(pattern: str, name: str, covered: bool) -> None:
     assert covers(pattern, name) is covered

@@ -1,10 +1,11 @@
-"""Processes a bench starts and ends itself."""
+"""Processes that a run starts and ends itself."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Mapping, Sequence
@@ -14,8 +15,8 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 
 
-class BenchError(Exception):
-    """The bench cannot go on; the message says why, for people."""
+class RunError(Exception):
+    """The run cannot go on; the message says why, for people."""
 
 
 def free_port() -> int:
@@ -23,6 +24,11 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def system_program(name: str) -> str | None:
+    """The path of a program, also where only root's PATH leads; None when it is not installed."""
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 
 
 class Child:
@@ -59,7 +65,7 @@ class Child:
         assert self.process.stdout is not None
         line = await self.process.stdout.readline()
         if not line:
-            raise BenchError(f"{self.log.name} ended:\n{self.tail()}")
+            raise RunError(f"{self.log.name} ended:\n{self.tail()}")
         words: dict[str, Any] = json.loads(line)
         return words
 

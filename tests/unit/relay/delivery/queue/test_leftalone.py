@@ -40,7 +40,7 @@ def test_the_longer_of_two_reasons_holds() -> None:
     assert (alone.soonest(), str(alone.why("a.example"))) == (40, "it asked to slow down")
 
 
-def test_somebody_may_know_better() -> None:
+def test_a_domain_that_is_up_again_is_forgotten_before_its_time() -> None:
     alone = LeftAlone(Time())
     alone.add("a.example", Held("it is down", 30))
     alone.add("b.example", Held("it is down", 30))

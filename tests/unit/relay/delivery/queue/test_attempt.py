@@ -31,7 +31,7 @@ STALE = Failure("451 4.4.2 it closed the connection", "connection", stale=True)
         ([STALE, STALE], False, (Onward.ANEW, [0, 1])),
     ],
 )
-def test_what_follows_a_transaction(
+def test_the_answers_to_a_transaction_say_what_follows_it(
     answers: Sequence[Answer], content_sent: bool, expected: tuple[Onward, Sequence[int]]
 ) -> None:
     step, places = onward(answers, content_sent=content_sent)

@@ -82,7 +82,7 @@ def test_whether_a_refusal_is_final_needs_no_class() -> None:
 
 
 def test_the_manual_explains_the_classes_in_the_same_words() -> None:
-    manual = (Path(__file__).parents[4] / "docs" / "operations.md").read_text("utf-8")
+    manual = (Path(__file__).parents[5] / "docs" / "operations.md").read_text("utf-8")
     assert [name for name, meaning in CLASSES.items() if f"| `{name}` | {meaning} |" not in manual] == []
 
 

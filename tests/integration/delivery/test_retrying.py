@@ -1,0 +1,130 @@
+"""Mail that could not be delivered: when it is tried again, and when it is given up."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from malote_dev.mailworld.behaviour import Action, Behaviour, Stage
+from malote_relay.delivery.peer import Timeouts
+from malote_relay.store.model import Result
+
+
+async def test_a_deferred_message_is_tried_again_when_its_time_has_come(world: Any) -> None:
+    mx = await world.domain("shop.example")
+    mx.behaviour = Behaviour(action=Action.GREYLIST)
+    await world.start()
+    await world.send("bia@shop.example")
+    (first,) = await world.ended(1)
+    assert (first.result, first.bounce_class) == (Result.DEFERRED, "greylist")
+    assert 50 < first.next_attempt_at - first.at < 70
+    assert mx.messages == []
+    world.clock.ahead += 100
+    world.scheduler.clock_changed()
+    await mx.wait_for(1)
+    assert [one.result for one in await world.ended(2)] == [Result.DEFERRED, Result.DELIVERED]
+    assert world.outcomes[1].recipient.attempts == 1
+
+
+async def test_a_clock_that_jumps_is_noticed_without_being_told(world: Any) -> None:
+    mx = await world.domain("shop.example")
+    mx.behaviour = Behaviour(action=Action.GREYLIST)
+    await world.start()
+    await world.send("bia@shop.example")
+    await world.ended(1)
+    world.clock.ahead += 100
+    await mx.wait_for(1)
+
+
+@pytest.mark.parametrize("action", [Action.DROP, Action.SILENT, Action.EMPTY, Action.BUSY, Action.DEFER])
+@pytest.mark.parametrize("stage", list(Stage))
+async def test_trouble_at_any_stage_defers_and_the_next_attempt_delivers(
+    world: Any, stage: Stage, action: Action
+) -> None:
+    mx = await world.domain("shop.example")
+    mx.behaviour = Behaviour(action=action, stage=stage)
+    await world.start(timeouts=Timeouts(1, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.1))
+    await world.send("bia@shop.example")
+    (outcome,) = await world.ended(1)
+    assert outcome.result is Result.DEFERRED, outcome
+    assert outcome.reply[:2] in {"45", "42"}
+    await world.stop()
+    mx.behaviour = Behaviour()
+    world.clock.ahead += 100
+    await world.start()
+    await mx.wait_for(1)
+    assert (await world.ended(2))[1].result is Result.DELIVERED
+
+
+async def test_the_deferred_recipients_of_a_message_come_back_in_one_transaction(world: Any) -> None:
+    mx = await world.domain("shop.example")
+    mx.behaviour = Behaviour(action=Action.GREYLIST)
+    await world.start()
+    recipients = tuple(f"r{number:02}@shop.example" for number in range(50))
+    await world.send(*recipients)
+    await world.send("other@shop.example")
+    outcomes = await world.ended(51)
+    assert len({one.next_attempt_at for one in outcomes}) == 2
+    world.clock.ahead += 100
+    world.scheduler.clock_changed()
+    await world.ended(102)
+    assert sorted(message.recipients for message in mx.messages) == [("other@shop.example",), recipients]
+
+
+async def test_a_name_server_that_fails_only_defers(world: Any) -> None:
+    mx = await world.domain("shop.example")
+    world.dns.fail("shop.example", "SERVFAIL")
+    await world.start()
+    await world.send("bia@shop.example")
+    (outcome,) = await world.ended(1)
+    assert (outcome.result, outcome.bounce_class) == (Result.DEFERRED, "routing")
+    world.dns.fail("shop.example", None)
+    world.clock.ahead += 100
+    await mx.wait_for(1)
+
+
+async def test_what_is_too_old_is_given_up_and_reported(world: Any) -> None:
+    mx = await world.domain("shop.example")
+    home = await world.domain("acme.example")
+    mx.behaviour = Behaviour(action=Action.DEFER)
+    await world.start(max_age_seconds=150)
+    await world.send("bia@shop.example")
+    await world.ended(1)
+    for count in (2, 3):
+        world.clock.ahead += 100
+        world.scheduler.clock_changed()
+        await world.ended(count)
+    expired = world.outcomes[2]
+    assert expired.result is Result.FAILED
+    assert expired.reply.startswith("554 5.4.7 not delivered within 2.5 minutes; the last answer was: 451 4.3.0")
+    assert b"Status: 5.4.7" in (await home.wait_for(1))[0].content
+
+
+async def test_an_unexpected_error_defers_and_does_not_spin(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    await world.domain("shop.example")
+
+    async def broken(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("malote_relay.delivery.queue.jobs.attempt", broken)
+    await world.start()
+    await world.send("bia@shop.example")
+    (outcome,) = await world.ended(1)
+    assert (outcome.result, outcome.bounce_class) == (Result.DEFERRED, "other")
+    assert "ZeroDivisionError" in outcome.reply
+    await asyncio.sleep(0.3)
+    assert len(world.outcomes) == 1
+
+
+async def test_a_kept_connection_that_the_host_gives_up_costs_the_message_nothing(world: Any) -> None:
+    mx = await world.domain("shop.example")
+    await world.start()
+    await world.send("bia@shop.example")
+    await world.ended(1)
+    mx.behaviour = Behaviour(action=Action.BUSY, stage=Stage.MAIL, times=1)
+    await world.send("rui@shop.example")
+    await world.ended(2)
+    assert world.results() == [Result.DELIVERED] * 2
+    assert mx.connections == 2
