@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.integration.operator.test_lifecycle import data
+from tests.integration.operator.conftest import data
 
 from malote_dev.mailworld import client
 from malote_dev.mailworld.client import Endpoint

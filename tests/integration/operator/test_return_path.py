@@ -6,8 +6,8 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.integration.operator.conftest import data
 from tests.integration.operator.mail import Application, Recipients, bounce, leads_to, metric
-from tests.integration.operator.test_lifecycle import data
 
 from malote_dev.mailworld.verify import verify
 
