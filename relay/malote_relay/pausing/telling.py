@@ -16,7 +16,7 @@ _LATEST: Final = datetime(9998, 12, 31, tzinfo=UTC).timestamp()
 
 
 def told_of(pauses: Iterable[Pause]) -> list[dict[str, Any]]:
-    """Each with `account`, `since`, `until` (left out: until somebody resumes it) and `reason`; times as in RFC 3339."""
+    """Each with `account`, `since`, `until` (left out: until somebody resumes it) and `reason`; times by RFC 3339."""
     return [_one(pause) for pause in pauses]
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from tests.integration.relay.test_reload import readiness
 
 from malote_dev.mailworld.behaviour import Action, Behaviour
+from malote_operator.api.tenant import AccountPaused
+from malote_operator.reconcile import relaypods
+from malote_operator.reconcile.cache import RelayPod, RelaySet
 from malote_relay.store.suppressions import Reason
 
 DAY = 86_400
@@ -167,3 +171,29 @@ async def test_a_pause_with_an_end_says_when_and_ends_then(start: Any, site: Any
         return bool((await dialogue.say("MAIL FROM:<ana@acme.example>")).startswith("250 "))
 
     await eventually(over)
+
+
+async def test_the_operator_reads_from_the_relay_whom_it_has_paused_and_why(
+    relay: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relaypods, "OBSERVE_PORT", relay.relay.observatory.port)
+    pod = RelayPod(name="acme-relay-0", uid="u", tenant="acme", address="127.0.0.1", ready=True)
+    pauses, now = relay.relay.pauses, relay.relay._clock.now()
+    async with relaypods.RelayPods(None, "relays") as pods:  # type: ignore[arg-type]  # nothing is written
+
+        async def seen() -> dict[str, AccountPaused]:
+            (one,) = (await pods.observe(RelaySet(1, 1), [pod])).pods
+            assert one.config_hash
+            return dict(one.paused)
+
+        assert await seen() == {}
+        pauses._window("news").count(now, delivered=100)
+        for _ in range(6):
+            pauses.bounced_later("news", "bad-mailbox", now)
+        told = await seen()
+        assert list(told) == ["news"]
+        assert abs(told["news"].since.timestamp() - now) < 60
+        assert told["news"].until is None
+        assert "recipients within 24 hours bounced" in told["news"].reason
+        pauses.resume("news")
+        assert await seen() == {}

@@ -157,6 +157,12 @@ async def test_the_relays_own_key_outlives_operators_and_a_lost_copy_and_signs_f
     assert loaded.notice_signer.has_key("acme.out.example.net")
     (key,) = loaded.config.notices.keys
     assert key.selector == before["selector"].decode()
+    shown = server.objects["Tenant", "acme"]["status"]["egress"]
+    assert shown["heloName"] == "acme.out.example.net"
+    assert {one["name"]: one["value"] for one in shown["records"]} == {
+        "acme.out.example.net": "v=spf1 a -all",
+        f"{key.selector}._domainkey.acme.out.example.net": f"v=DKIM1; k=rsa; p={before['public'].decode()}",
+    }
 
 
 async def test_another_ehlo_name_keeps_the_key() -> None:
@@ -164,6 +170,7 @@ async def test_another_ehlo_name_keeps_the_key() -> None:
     before = server.data("acme-relay-keys")
     await visited(Settings(), server, egress={"heloTemplate": "{tenant}.bulk.example.net"})
     assert server.data("acme-relay-keys") == before
+    assert server.objects["Tenant", "acme"]["status"]["egress"]["heloName"] == "acme.bulk.example.net"
 
 
 async def test_a_plans_egress_reaches_its_relays() -> None:
