@@ -54,45 +54,6 @@ def test_a_manifest_becomes_a_relay_credentials_and_records_to_paste(
     }
 
 
-def test_the_relays_own_name_has_a_key_and_records_which_nothing_waits_for(
-    operator: Replica, acme: Tenancy, eventually: Eventually, kubectl: Kubectl
-) -> None:
-    name = f"{acme.name}.out.example.net"
-    acme.dns.add_zone(name)
-    acme.apply(acme.plan(), acme.tenant(), acme.sending_domain())
-    eventually(acme.records)
-    acme.publish()
-    eventually(acme.ready)
-    eventually(lambda: acme.condition("EgressRecordsPublished").get("reason") == "Missing", within=40)
-    shown = acme.status()["egress"]
-    assert shown["heloName"] == name
-    spf, dkim = shown["records"]
-    assert (spf["purpose"], spf["name"], spf["value"]) == ("SPF", name, "v=spf1 a -all")
-    assert dkim["name"].endswith(f"._domainkey.{name}")
-    key = acme.child("secret", f"{acme.name}-notices-dkim")
-    assert key["immutable"] is True
-    selector = data(key)["selector"]
-    assert dkim["name"].startswith(selector)
-    assert f'"selector": "{selector}"' in data(acme.child("secret", f"{acme.name}-relay"))["relay.json"]
-    assert (
-        data(acme.child("secret", f"{acme.name}-relay-keys"))[f"{selector}.notices.pem"] == data(key)["private.pem"]
-    )
-
-    for record in (spf, dkim):
-        acme.dns.set(record["name"], record["type"], record["value"])
-    eventually(lambda: acme.condition("EgressRecordsPublished").get("status") == "True", within=40)
-    assert {one["state"] for one in acme.status()["egress"]["records"]} == {"Found"}
-
-    kubectl("delete", "secret", f"{acme.name}-notices-dkim", "-n", acme.platform.relays)
-    again = eventually(
-        lambda: kubectl(
-            "get", "secret", f"{acme.name}-notices-dkim", "-n", acme.platform.relays, "--ignore-not-found"
-        )
-    )
-    assert again
-    assert data(acme.child("secret", f"{acme.name}-notices-dkim"))["private.pem"] == data(key)["private.pem"]
-
-
 def test_published_records_open_submission_and_a_lost_one_shows_but_does_not_stop_mail(
     operator: Replica, acme: Tenancy, eventually: Eventually, kubectl: Kubectl
 ) -> None:

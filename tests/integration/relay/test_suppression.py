@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.integration.relay.test_reload import readiness
+from tests.integration.relay.running import readiness
 
 from malote_dev.mailworld.behaviour import Action, Behaviour
 from malote_operator.api.tenant import AccountPaused

@@ -11,7 +11,7 @@ from malote_operator.policy import tenant as policy
 from malote_operator.policy.model import PodObservation
 
 from . import worlds
-from .test_tenant import HASH, IN_ORDER, decide, relay
+from .tenants import HASH, IN_ORDER, decide, relay
 from .worlds import NOW, condition, table
 
 TWO = [{"name": "app"}, {"name": "news"}]

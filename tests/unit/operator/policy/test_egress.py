@@ -17,7 +17,7 @@ from malote_operator.policy import tenant as policy
 from malote_operator.policy.model import DkimPublicKey, EgressWorld, Problem
 
 from . import worlds
-from .test_tenant import IN_ORDER, decide
+from .tenants import IN_ORDER, decide
 from .worlds import KEY, NOW, answer, condition, failure, seen, table
 
 NAME = "acme.out.example.net"
