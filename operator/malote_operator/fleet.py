@@ -28,6 +28,7 @@ DECIDED: Final[Mapping[str, str]] = {
     "senderVerification.unknown": "write it in the Tenants",
     "senderVerification.senders": "write them in the Tenants",
     "notices.language": "write contact.language in the Tenants",
+    "notices.keys": "each relay has a key of its own: its Tenant's status.egress shows the record to publish",
     "delivery.frozen": "write suspend in a Tenant",
     "delivery.heloName": "write egress.heloTemplate",
     "delivery.sourceAddress": "write egress.sourceAddress",

@@ -194,6 +194,4 @@ def _without_files(given: Relay, everywhere: RelayConfig) -> str:
     for field, server in (("smartHost", everywhere.delivery.smart_host), ("socks5", everywhere.delivery.socks5)):
         if server is not None and server.password_file and not given.credentials_secret:
             return f"delivery.{field}.passwordFile: name the Secret that holds it in relay.credentialsSecret"
-    if everywhere.notices.keys and not given.keys_secret:
-        return "notices.keys: name the Secret that holds them in relay.keysSecret"
     return ""

@@ -34,6 +34,7 @@ from malote_relay.metrics import Metrics
 from malote_relay.observe import Heartbeat, Observatory
 from malote_relay.pausing.commands import AccountCommands
 from malote_relay.pausing.pauses import Pauses
+from malote_relay.pausing.telling import told_of
 from malote_relay.quota import HourWindow, start_of
 from malote_relay.reload import Fingerprint, Loaded, Watcher
 from malote_relay.resolver import Resolver
@@ -261,6 +262,8 @@ class Relay:
         }
         if self._watcher.error:
             body["configError"] = self._watcher.error
+        if paused := self.pauses.standing():
+            body["pausedAccounts"] = told_of(paused)
         return body
 
     async def _refresh(self) -> None:

@@ -1,10 +1,12 @@
-"""How mail leaves, as a Plan says it for all its tenants and a Tenant for itself."""
+"""How mail leaves: as a Plan says it for all its tenants and a Tenant for itself, and what the DNS must say of it."""
 
 from __future__ import annotations
 
+import datetime as dt
 import enum
 
 from .meta import Struct
+from .sendingdomain import RecordState
 
 
 class SmartHostTls(enum.StrEnum):
@@ -41,3 +43,30 @@ class Egress(Struct, frozen=True, kw_only=True):
     source_address: str = ""
     smart_host: SmartHost | None = None
     socks5: Socks5 | None = None
+
+
+class EgressPurpose(enum.StrEnum):
+    """What a record at a relay's EHLO name is for."""
+
+    SPF = "SPF"
+    DKIM = "DKIM"
+
+
+class EgressRecord(Struct, frozen=True, kw_only=True):
+    """A DNS record for the platform team to publish, and what was seen of it; as a SendingDomain's records."""
+
+    purpose: EgressPurpose
+    type: str
+    name: str
+    value: str
+    state: RecordState = RecordState.UNKNOWN
+    observed: tuple[str, ...] = ()
+    message: str = ""
+    checked_at: dt.datetime | None = None
+
+
+class EgressStatus(Struct, frozen=True, kw_only=True):
+    """The name that the relay gives in EHLO and that its own messages come from, with the records that this needs."""
+
+    helo_name: str
+    records: tuple[EgressRecord, ...] = ()

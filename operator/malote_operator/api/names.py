@@ -25,6 +25,11 @@ def return_paths(tenant: str) -> str:
     return f"{tenant}-return-paths"
 
 
+def notices_dkim(tenant: str) -> str:
+    """The immutable Secret of the DKIM key that the relay signs its own messages with."""
+    return f"{tenant}-notices-dkim"
+
+
 def dkim_key(tenant: str, selector: str) -> str:
     """The immutable Secret of one DKIM key."""
     return f"{tenant}-dkim-{selector}"

@@ -7,7 +7,7 @@ import enum
 
 import msgspec
 
-from .egress import Egress
+from .egress import Egress, EgressStatus
 from .meta import Condition, LocalReference, Metadata, Struct
 
 
@@ -129,12 +129,21 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     panel_url: str = msgspec.field(name="panelURL", default="")
 
 
+class AccountPaused(Struct, frozen=True, kw_only=True):
+    """That the relay has paused an account by itself, and why; without `until` somebody has to resume it."""
+
+    since: dt.datetime
+    until: dt.datetime | None = None
+    reason: str = ""
+
+
 class AccountStatus(Struct, frozen=True, kw_only=True):
-    """An account as provisioned and the Secret that carries its credentials."""
+    """An account as provisioned and the Secret that carries its credentials. `paused`: while it is."""
 
     name: str
     username: str
     secret_name: str
+    paused: AccountPaused | None = None
 
 
 class TenantStatus(Struct, frozen=True, kw_only=True):
@@ -144,6 +153,7 @@ class TenantStatus(Struct, frozen=True, kw_only=True):
     conditions: tuple[Condition, ...] = ()
     endpoint: Endpoint | None = None
     accounts: tuple[AccountStatus, ...] = ()
+    egress: EgressStatus | None = None
 
 
 class Tenant(Struct, frozen=True, kw_only=True):

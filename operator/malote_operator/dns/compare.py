@@ -92,6 +92,29 @@ def spf(texts: Sequence[str], include: str) -> Verdict:
     return _found()
 
 
+def helo_spf(texts: Sequence[str], wanted: str) -> Verdict:
+    """The TXT strings at an EHLO name: what lets anything send will do, since mail's addresses are not known here."""
+    records = [text for text in texts if spf_records.is_record(text)]
+    if not records:
+        meant = next((text for text in texts if spf_records.looks_meant(text)), None)
+        if meant is not None:
+            return _mismatch(f"“{_short(meant)}” is not an SPF record: publish the value shown")
+        return _missing("there is no SPF record")
+    if len(records) > 1:
+        return _mismatch(f"there are {len(records)} SPF records and receivers accept one only: remove all but one")
+    terms = spf_records.terms(records[0])
+    for term in terms:
+        if error := term.error():
+            return _mismatch(f"{error}, so that receivers discard the whole record; publish the value shown")
+    end = next((place for place, term in enumerate(terms) if term.name == "all"), len(terms))
+    if end < len(terms) and terms[end].qualifier == "+":
+        return _found(f"“{terms[end].text}” lets anybody send in this name: write -all")
+    redirected = any(term.modifier and term.name == "redirect" for term in terms)
+    if not redirected and not any(term.qualifier == "+" and not term.modifier for term in terms[:end]):
+        return _mismatch(f"“{_short(records[0])}” lets nobody send: write {wanted}")
+    return _found()
+
+
 def dkim(texts: Sequence[str], public_key: str) -> Verdict:
     """The TXT strings at the selector against the key (RFC 6376 section 3.6.1)."""
     if not texts:

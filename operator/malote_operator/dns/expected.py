@@ -30,6 +30,14 @@ def spf_record(domain: str, include: str, existing: Sequence[str] = ()) -> Wante
     return Wanted("TXT", domain, spf.merged(existing, include))
 
 
+def helo_spf(helo_name: str) -> Wanted:
+    """The SPF record of an EHLO name, which SPF looks at where the reverse-path is null (RFC 7208 section 2.4).
+
+    Its own A and AAAA records may send: the name must have those of the addresses that mail leaves from anyway.
+    """
+    return Wanted("TXT", helo_name, f"{spf.VERSION} a -all")
+
+
 def dkim_name(domain: str, selector: str) -> str:
     """Where receivers look for the key of that selector (RFC 6376 section 3.6.2.1)."""
     return f"{selector}._domainkey.{domain}"

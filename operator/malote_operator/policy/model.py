@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from malote_operator.api.domainclaim import DomainClaim
+from malote_operator.api.egress import EgressStatus
 from malote_operator.api.meta import ConditionStatus
 from malote_operator.api.plan import Plan
 from malote_operator.api.sendingdomain import Record
-from malote_operator.api.tenant import Account, AccountStatus, Endpoint, Tenant
+from malote_operator.api.tenant import Account, AccountPaused, AccountStatus, Endpoint, Tenant
 from malote_operator.dns.model import Observation
 
 from .ranking import Ranking
@@ -134,13 +135,17 @@ class DomainDecision:
 
 @dataclass(frozen=True, slots=True)
 class PodObservation:
-    """A relay pod. The last three are from its /readyz ("" and False while it does not answer)."""
+    """A relay pod. What follows `ready` is from its /readyz ("" and False while it does not answer).
+
+    `paused`: by account, which it has paused by itself.
+    """
 
     name: str
     ready: bool = False
     config_hash: str = ""
     submission_open: bool = False
     config_error: str = ""
+    paused: Mapping[str, AccountPaused] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +157,19 @@ class RelayObservation:
     ready_replicas: int = 0
     pods: tuple[PodObservation, ...] = ()
     message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EgressWorld:
+    """How the relay appears to the world. `key`: of its own messages (None: it cannot be had now).
+
+    `smart_host`: one takes all mail, so that the world sees its name. `observation`: of the records at `helo_name`.
+    """
+
+    helo_name: str
+    key: DkimPublicKey | None = None
+    smart_host: bool = False
+    observation: Observation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +196,7 @@ class TenantWorld:
     ("" while none is). `config_written_at`: when that configuration was written (None: nobody knows, long ago).
     `credentials`: the (namespace, account name) pairs whose Secret is there and right.
     `absent_namespaces`: those of spec.namespaces that do not exist (writing a Secret there was answered by 404).
+    `egress`: None while there is no relay or no plan.
     """
 
     plan: Plan | None = None
@@ -189,6 +208,7 @@ class TenantWorld:
     absent_namespaces: frozenset[str] = frozenset()
     memory: TenantMemory = TenantMemory()
     welcome: Welcome = Welcome()
+    egress: EgressWorld | None = None
     problems: tuple[Problem, ...] = ()
 
 
@@ -196,8 +216,8 @@ class TenantWorld:
 class TenantDecision:
     """What holds for a Tenant, and what should be done about it.
 
-    Everything but `conditions`, `welcome_due` and `next_look` depends on the specs and domains alone, so that a
-    first decision made before the relay was looked at already says what to render.
+    Everything but `conditions`, `account_status`, `egress`, `welcome_due` and `next_look` depends on the specs and
+    domains alone, so that a first decision made before the relay was looked at already says what to render.
     `relay_wanted` False: render nothing, and leave alone what may be there (only deletion of the Tenant removes).
     `config_only`: but there is a relay whose plan is gone: write its configuration (Secret T-relay) and nothing
     else, so that it closes, and freezes if it must.
@@ -217,6 +237,7 @@ class TenantDecision:
     credential_namespaces: tuple[str, ...] = ()
     endpoint: Endpoint | None = None
     account_status: tuple[AccountStatus, ...] = ()
+    egress: EgressStatus | None = None
     welcome_due: bool = False
     next_look: dt.datetime | None = None
 

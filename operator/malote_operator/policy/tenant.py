@@ -16,11 +16,15 @@ from malote_operator.api.plan import Plan
 from malote_operator.api.tenant import AccountStatus, Endpoint, SuspendReason, Tenant, TenantStatus
 from malote_operator.settings import Settings
 
+from . import accounts, egress
 from .conditions import merge, no, yes
 from .model import Decided, DomainDecision, PodObservation, Problem, TenantDecision, TenantWorld
 
 RELOAD_GRACE = dt.timedelta(seconds=10)
 """A relay goes on accepting while it takes in a changed configuration. For so long that is no news: Ready stays."""
+
+ALL_PAUSED = "AccountsPaused"
+"""The reason for not being Ready when the relay has paused every account: a person must look at the mail."""
 
 _SUSPENDED = {
     SuspendReason.ABUSE: ("abuse was reported; nothing leaves until that is settled", True),
@@ -65,23 +69,15 @@ def decide(tenant: Tenant, world: TenantWorld, settings: Settings, now: dt.datet
         )
         if relay_wanted
         else tenant.status.endpoint,
-        account_status=tuple(
-            AccountStatus(
-                name=account.name,
-                username=names.username(tenant.metadata.name, account.name),
-                secret_name=names.account_secret(tenant.metadata.name, account.name),
-            )
-            for account in admitted
-        )
-        if relay_wanted
-        else tenant.status.accounts,
+        account_status=accounts.status(tenant, admitted, world.relay) if relay_wanted else tenant.status.accounts,
+        egress=egress.status(world.egress, tenant.status.egress, now),
         next_look=_next_look(tenant, world, now),
     )
     relay = _relay_available(world, relay_wanted, approved)
     open_ = _submission_open(closed, world, now)
     handed = _credentials_missing(decision, world)
     sent = _credentials_sent(world)
-    ready = _ready(tenant, world, (closed, relay, open_, handed))
+    ready = _ready(tenant, world, (closed, relay, open_, handed), decision.account_status)
     conditions = (
         ready,
         approved,
@@ -89,7 +85,9 @@ def decide(tenant: Tenant, world: TenantWorld, settings: Settings, now: dt.datet
         verified,
         relay,
         open_,
+        accounts.condition(decision.account_status, world.relay),
         sent,
+        egress.condition(decision.egress),
         *_progress(tenant, world, closed, relay_wanted or decision.config_only, ready),
     )
     opened = closed is None and open_.status is ConditionStatus.TRUE and _loaded(world) and handed is None
@@ -105,6 +103,7 @@ def status(tenant: Tenant, decision: TenantDecision, now: dt.datetime) -> Tenant
         conditions=merge(tenant.status.conditions, decision.conditions, generation, now),
         endpoint=decision.endpoint,
         accounts=decision.account_status,
+        egress=decision.egress,
     )
 
 
@@ -242,7 +241,10 @@ def _credentials_sent(world: TenantWorld) -> Decided:
 
 
 def _ready(
-    tenant: Tenant, world: TenantWorld, states: tuple[_Closed | None, Decided, Decided, Decided | None]
+    tenant: Tenant,
+    world: TenantWorld,
+    states: tuple[_Closed | None, Decided, Decided, Decided | None],
+    shown: tuple[AccountStatus, ...],
 ) -> Decided:
     closed, relay, open_, handed = states
     if world.problems:
@@ -254,9 +256,13 @@ def _ready(
     for blocking in (relay, open_, handed):
         if blocking is not None and blocking.status is not ConditionStatus.TRUE:
             return no("Ready", blocking.reason, blocking.message)
+    if accounts.all_paused(tenant, shown):
+        return no("Ready", ALL_PAUSED, accounts.words(shown))
+    paused = _listed(one.name for one in shown if one.paused is not None)
+    but = f", but not {paused}: paused (condition {accounts.CONDITION} says why)" if paused else ""
     absent = sorted(set(tenant.spec.namespaces) & world.absent_namespaces)
     note = f"; credentials follow when namespace {_listed(absent)} exists" if absent else ""
-    return yes("Ready", "Sending", f"accounts can send{note}")
+    return yes("Ready", "Sending", f"accounts can send{but}{note}")
 
 
 def _surplus(tenant: Tenant, plan: Plan | None) -> Problem | None:
@@ -289,14 +295,15 @@ def _progress(
     if world.problems:
         return yes("Reconciling", ready.reason, ready.message), no("Stalled", "Progressing")
     behind = relay_there and (world.relay.ready_replicas < world.relay.replicas or not _loaded(world))
-    if behind or (closed is None and ready.status is not ConditionStatus.TRUE):
-        reason = "Loading" if ready.status is ConditionStatus.TRUE else ready.reason
+    settled = ready.status is ConditionStatus.TRUE or ready.reason == ALL_PAUSED
+    if behind or (closed is None and not settled):
+        reason = "Loading" if settled else ready.reason
         return yes("Reconciling", reason, "the relay is brought up to date"), no("Stalled", "Progressing")
     return no("Reconciling", "Settled"), no("Stalled", "Settled")
 
 
 def _next_look(tenant: Tenant, world: TenantWorld, now: dt.datetime) -> dt.datetime | None:
-    """The next midnight (UTC) at which paid time or the contract ends, or the end of patience with a reload."""
+    """The next midnight (UTC) at which paid time or the contract ends, or the end of a reload's or a pause's time."""
     days = (tenant.spec.billing.paid_until, tenant.spec.cancel_after)
     looks = [
         dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), dt.UTC)
@@ -305,6 +312,7 @@ def _next_look(tenant: Tenant, world: TenantWorld, now: dt.datetime) -> dt.datet
     ]
     if world.config_written_at is not None and not _loaded(world):
         looks.append(world.config_written_at + RELOAD_GRACE)
+    looks += [pause.until for pod in world.relay.pods for pause in pod.paused.values() if pause.until is not None]
     return min((look for look in looks if look > now), default=None)
 
 

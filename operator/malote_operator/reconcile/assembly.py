@@ -21,6 +21,7 @@ from .credentials import Credentials
 from .dkimkeys import DkimKeys
 from .engine import Engine
 from .memory import Memories
+from .noticekeys import NoticeKeys
 from .plan import Plans
 from .provision import Provision
 from .queue import Queue
@@ -63,6 +64,7 @@ def assemble(
     )
     memories = Memories(applier, settings)
     keys = DkimKeys(api, applier, settings)
+    notice_keys = NoticeKeys(api, applier, settings)
     certificates = Certificates(api, applier, settings, context.events)
     domains = SendingDomains(context, keys, memories)
     tenants = Tenants(
@@ -77,6 +79,7 @@ def assemble(
             credentials=Credentials(api, applier, memories, settings),
             certificates=certificates,
             return_paths=ReturnPathSecrets(api, applier, settings),
+            notice_keys=notice_keys,
             operator_namespace=operator_namespace,
         ),
         postman=postman,
@@ -86,6 +89,7 @@ def assemble(
         """Another replica may have written since: believe nothing that was read before."""
         memories.clear()
         keys.clear()
+        notice_keys.clear()
         certificates.clear()
         domains.clear()
         tenants.clear()

@@ -6,7 +6,6 @@ import asyncio
 import datetime as dt
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
 import structlog
@@ -92,7 +91,20 @@ async def tell(
     was, now = _ready(before), _ready(after)
     if now is None or (was is not None and (was.status, was.reason) == (now.status, now.reason)):
         return
-    regarding: dict[str, Any] = {
+    stalled = any(one.type == "Stalled" and one.status is ConditionStatus.TRUE for one in after)
+    was_ready = was is not None and was.status is ConditionStatus.TRUE
+    await context.events.record(
+        regarding(kind, metadata),
+        reason=now.reason,
+        note=now.message or now.reason,
+        action="Reconcile",
+        warning=now.status is not ConditionStatus.TRUE and (stalled or was_ready),
+    )
+
+
+def regarding(kind: Kind, metadata: Metadata) -> Object:
+    """What an Event is about."""
+    return {
         "apiVersion": API_VERSION,
         "kind": kind.name,
         "metadata": {
@@ -102,15 +114,6 @@ async def tell(
             "resourceVersion": metadata.resource_version,
         },
     }
-    stalled = any(one.type == "Stalled" and one.status is ConditionStatus.TRUE for one in after)
-    was_ready = was is not None and was.status is ConditionStatus.TRUE
-    await context.events.record(
-        regarding,
-        reason=now.reason,
-        note=now.message or now.reason,
-        action="Reconcile",
-        warning=now.status is not ConditionStatus.TRUE and (stalled or was_ready),
-    )
 
 
 def relay_namespace_missing(settings: Settings, missing: NotFound) -> Problem:

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -33,10 +33,10 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """The content of Secret T-relay-keys, PEM by file name, and the names of those that are in it already."""
+    """What should be in Secret T-relay-keys, PEM by file name, and what is `present` in it."""
 
     wanted: dict[str, bytes]
-    held: frozenset[str] = frozenset()
+    present: dict[str, bytes] = field(default_factory=dict)
     conflicts: tuple[NameConflict, ...] = ()
 
 
@@ -105,8 +105,7 @@ class DkimKeys:
                         private = private if trusted or _selector(private) == key.selector else b""
                 if private:
                     files[name] = private
-        unchanged = frozenset(name for name, private in files.items() if held.get(name) == private)
-        return Files(files, unchanged, tuple(conflicts))
+        return Files(files, held, tuple(conflicts))
 
     async def release(self, tenant: Tenant, selectors: Iterable[str]) -> None:
         """Delete keys whose SendingDomain is gone."""

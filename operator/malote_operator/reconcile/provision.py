@@ -21,7 +21,7 @@ from malote_operator.kube.client import Object
 from malote_operator.kube.errors import ApiError, Conflict, Forbidden, Invalid, NameConflict, NotFound, Transient
 from malote_operator.kube.kinds import SECRET
 from malote_operator.policy import refusals
-from malote_operator.policy.model import DomainDecision, Problem, TenantDecision
+from malote_operator.policy.model import DkimPublicKey, DomainDecision, Problem, TenantDecision
 from malote_operator.render import relay_config, secrets
 from malote_operator.render.children import Material, children
 from malote_operator.render.common import COMPONENT_LABEL, RELAY
@@ -32,6 +32,7 @@ from .context import Context, refused, relay_namespace_missing
 from .credentials import Credentials, Handed
 from .dkimkeys import DkimKeys, Files
 from .memory import Memories
+from .noticekeys import NoticeKeys, copied
 from .returnpaths import ReturnPathSecrets
 
 log = structlog.get_logger(__name__)
@@ -51,6 +52,7 @@ class Made:
     problems: list[Problem] = field(default_factory=list)
     passwords: dict[str, str] = field(default_factory=dict)
     look_again: dt.datetime | None = None
+    notices_key: DkimPublicKey | None = None
     forgetful: bool = False
 
     def hinder(self, problem: Problem) -> None:
@@ -71,6 +73,7 @@ class Provision:
         credentials: Credentials,
         certificates: Certificates,
         return_paths: ReturnPathSecrets,
+        notice_keys: NoticeKeys,
         operator_namespace: str,
     ) -> None:
         self._context = context
@@ -79,6 +82,7 @@ class Provision:
         self._credentials = credentials
         self._certificates = certificates
         self._return_paths = return_paths
+        self._notice_keys = notice_keys
         self._operator_namespace = operator_namespace
         self._written: dict[str, tuple[str, dt.datetime | None]] = {}
 
@@ -89,6 +93,7 @@ class Provision:
     def forget(self, tenant_uid: str) -> None:
         """The tenant is gone."""
         self._written.pop(tenant_uid, None)
+        self._notice_keys.forget(tenant_uid)
 
     def written_at(self, tenant: Tenant) -> dt.datetime | None:
         """When this process wrote the tenant's present configuration; None if it found it so."""
@@ -124,6 +129,7 @@ class Provision:
             made.passwords,
             context.settings,
             return_paths=secrets.RETURN_PATHS_FILE in files,
+            notices_key=made.notices_key,
         )
         objects = children(
             tenant,
@@ -185,13 +191,16 @@ class Provision:
         if files is nothing:
             return {}
         wanted = dict(files.wanted)
+        own = await self._tried(self._notice_keys.of(tenant, files.present), made, otherwise=copied(files.present))
+        wanted |= {own.file: own.private} if own is not None else {}
         if self._context.settings.bounces.enabled:
             made_with = await self._tried(self._return_paths.of(tenant), made, otherwise=b"")
             wanted |= {secrets.RETURN_PATHS_FILE: made_with} if made_with else {}
         secret = secrets.relay_keys(tenant, wanted, self._context.settings)
-        if await self._apply(tenant, None, secret, made):
-            return wanted
-        return {name: private for name, private in files.wanted.items() if name in files.held}
+        if not await self._apply(tenant, None, secret, made):
+            wanted = {name: private for name, private in wanted.items() if files.present.get(name) == private}
+        made.notices_key = own.key if own is not None and own.file in wanted else None
+        return wanted
 
     async def _tried(self, step: Awaitable[_T], made: Made, otherwise: _T) -> _T:
         """What `step` gives, or `otherwise` when something hinders that, which is noted."""

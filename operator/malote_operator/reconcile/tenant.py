@@ -16,6 +16,7 @@ from malote_operator.mail.postman import Postman, Undeliverable
 from malote_operator.policy import tenant as policy
 from malote_operator.policy.model import (
     DomainDecision,
+    EgressWorld,
     Problem,
     RelayObservation,
     TenantDecision,
@@ -23,12 +24,15 @@ from malote_operator.policy.model import (
     Welcome,
 )
 from malote_operator.policy.ranking import Ranking, moved
+from malote_operator.render import egress
 
 from .cache import Wake
 from .certificates import earliest
 from .context import Context, tell, write_status
 from .dkimkeys import DkimKeys
+from .egress import EgressChecks
 from .memory import Kept, Memories
+from .pauses import tell_of_pauses
 from .provision import Made, Provision
 from .queue import Key
 from .sendingdomain import SendingDomains
@@ -41,6 +45,8 @@ ABSENT_NAMESPACE_PAUSE = 10.0
 """Seconds until a namespace that did not exist is tried again (namespaces are not watched)."""
 STARTING_PAUSE = 30.0
 """Seconds until a relay that is not ready is looked at again, should the watch have told nothing."""
+PAUSED_PAUSE = 60.0
+"""Seconds until a relay that has paused an account is looked at again: somebody may resume it at the relay."""
 WELCOME_PAUSE = 60.0
 LONG_LOOP = 50
 """After so many SendingDomains in a row others get their turn: the Lease above all."""
@@ -77,11 +83,13 @@ class Tenants:
         self._uids: dict[str, str] = {}
         self._unsent: dict[str, _Unsent] = {}
         self._rankings: dict[str, Ranking] = {}
+        self._egress = EgressChecks(context)
 
     def clear(self) -> None:
         """Start anew (another replica may have worked since)."""
         self._provision.clear()
         self._rankings.clear()
+        self._egress.clear()
 
     async def reconcile(self, key: Key) -> float | None:
         """Look at one Tenant."""
@@ -94,6 +102,7 @@ class Tenants:
             self._keys.forget(before)
             self._unsent.pop(before, None)
             self._provision.forget(before)
+            self._egress.forget(before)
             self._rankings.pop(before, None)
             del self._uids[key.name]
         if tenant is None or tenant.metadata.deletion_timestamp is not None:
@@ -180,7 +189,20 @@ class Tenants:
             config_written_at=self._provision.written_at(tenant),
             credentials=made.handed.done,
             absent_namespaces=made.handed.absent_namespaces,
+            egress=self._egress_of(tenant, world, made),
             problems=tuple(dict.fromkeys((*world.problems, *made.problems, *made.handed.problems))),
+        )
+
+    def _egress_of(self, tenant: Tenant, world: TenantWorld, made: Made) -> EgressWorld | None:
+        """How the relay appears to the world, and what the DNS says of that."""
+        if world.plan is None:
+            return None
+        leaves, key = egress.delivery(tenant, world.plan, self._context.settings), made.notices_key
+        return EgressWorld(
+            helo_name=leaves.helo_name,
+            key=key,
+            smart_host=leaves.smart_host is not None,
+            observation=self._egress.of(tenant, leaves.helo_name, key.selector) if key is not None else None,
         )
 
     async def _forget_gone_domains(self, tenant: Tenant, world: TenantWorld) -> None:
@@ -217,6 +239,7 @@ class Tenants:
         status = policy.status(tenant, decision, context.now())
         if await write_status(context, TENANT, tenant.metadata, tenant.status, status):
             await tell(context, TENANT, tenant.metadata, tenant.status.conditions, status.conditions)
+            await tell_of_pauses(context, tenant, status)
 
     async def _publish_again(self, tenant: Tenant, world: TenantWorld) -> None:
         """The status once more, after something that happened since it was written."""
@@ -276,4 +299,6 @@ class Tenants:
             waits.append(context.pods.retry_delay(context.cache.pods_of(name)))
         elif decision.relay_wanted and not pods:
             waits.append(STARTING_PAUSE)
+        if any(pod.paused for pod in pods):
+            waits.append(PAUSED_PAUSE)
         return min((wait for wait in waits if wait is not None), default=None)

@@ -12,13 +12,13 @@ from malote_operator import fleet
 from malote_operator.api import names
 from malote_operator.api.plan import Plan
 from malote_operator.api.tenant import Tenant
-from malote_operator.policy.model import DomainDecision, TenantDecision
+from malote_operator.policy.model import DkimPublicKey, DomainDecision, TenantDecision
 from malote_operator.settings import Settings
 from malote_relay import config as relay
 from malote_relay import passwords as verifiers
 
 from . import egress
-from .secrets import RETURN_PATHS_FILE
+from .secrets import NOTICES, RETURN_PATHS_FILE
 
 BOUNCE_PORT: Final = 2525
 
@@ -31,10 +31,12 @@ def render(
     settings: Settings,
     *,
     return_paths: bool = False,
+    notices_key: DkimPublicKey | None = None,
 ) -> bytes:
     """The text of relay.json. `passwords` by account name; an account without one is left out for now.
 
-    `return_paths`: `keys/` holds the secret that they are made with.
+    `return_paths`: `keys/` holds the secret that they are made with. `notices_key`: it holds this one, which signs
+    the relay's own messages.
     Equal arguments give equal bytes, so that the hash changes only with the meaning.
     """
     name = tenant.metadata.name
@@ -51,7 +53,8 @@ def render(
     )
     delivery = egress.delivery(tenant, plan, settings)
     secrets = (RETURN_PATHS_FILE,) if return_paths else ()
-    return _text(tenant, _plan(plan), accounts, decision, settings, delivery, secrets)
+    keys = (_key(notices_key, NOTICES),) if notices_key is not None else ()
+    return _text(tenant, _plan(plan), accounts, decision, settings, delivery, secrets, keys)
 
 
 def render_without_plan(
@@ -73,8 +76,8 @@ def render_without_plan(
         for account in before.accounts
         if account.name in named
     )
-    secrets = before.bounces.secrets
-    return _text(tenant, before.plan, accounts, decision, settings, before.delivery, secrets)
+    secrets, keys = before.bounces.secrets, before.notices.keys
+    return _text(tenant, before.plan, accounts, decision, settings, before.delivery, secrets, keys)
 
 
 def _text(
@@ -85,6 +88,7 @@ def _text(
     settings: Settings,
     delivery: relay.Delivery,
     secrets: tuple[str, ...],
+    notices_keys: tuple[relay.DkimKey, ...],
 ) -> bytes:
     name = tenant.metadata.name
     base = fleet.base(settings.relay.config)
@@ -102,7 +106,7 @@ def _text(
             unknown=relay.UnknownSender(tenant.spec.sender_verification.unknown.value),
             senders=tenant.spec.sender_verification.senders,
         ),
-        notices=replace(base.notices, language=relay.Language(tenant.spec.contact.language.value)),
+        notices=replace(base.notices, language=relay.Language(tenant.spec.contact.language.value), keys=notices_keys),
         bounces=replace(base.bounces, secrets=secrets),
         listen=replace(base.listen, bounce_port=BOUNCE_PORT if secrets else None),
         delivery=replace(delivery, frozen=decision.delivery_frozen),
@@ -156,8 +160,9 @@ def _domain(one: DomainDecision) -> relay.Domain:
         name=one.domain,
         sending=one.sending,
         refusal=one.refusal,
-        keys=tuple(
-            relay.DkimKey(selector=key.selector, file=key.file_name(one.domain))
-            for key in (one.keys if one.sending else ())
-        ),
+        keys=tuple(_key(key, one.domain) for key in (one.keys if one.sending else ())),
     )
+
+
+def _key(key: DkimPublicKey, domain: str) -> relay.DkimKey:
+    return relay.DkimKey(selector=key.selector, file=key.file_name(domain))

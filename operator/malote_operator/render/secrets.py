@@ -24,6 +24,8 @@ CREATED_ANNOTATION = "malote.dev/created"
 
 RETURN_PATHS_FILE: Final = "return-paths.secret"
 """What return paths are made with: the key of Secret T-return-paths, and the file in the relay's `keys/`."""
+NOTICES: Final = "notices"
+"""Stands for the domain in the name of the file with the relay's own key: none has a single label."""
 
 _PRIVATE, _PUBLIC, _SELECTOR, _DOMAIN = "private.pem", "public", "selector", "domain"
 
@@ -97,27 +99,14 @@ def dkim_key(
     tenant: Tenant, domain: SendingDomain, key: DkimPublicKey, private_key: bytes, settings: Settings
 ) -> Manifest:
     """The Secret of one DKIM key: made once by POST, immutable, never replaced. `private_key`: PKCS #8, PEM."""
-    body = manifest(
-        "v1",
-        "Secret",
-        tenant,
-        names.dkim_key(tenant.metadata.name, key.selector),
-        settings.relay_namespace,
-        component="dkim-key",
-        extra_labels={DOMAIN_LABEL: domain_hash(domain.spec.domain)},
-        annotations={CREATED_ANNOTATION: key.created.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")},
-    )
-    body["type"] = "malote.dev/dkim-key"
-    body["immutable"] = True
-    body["data"] = _encoded(
-        {
-            _PRIVATE: private_key,
-            _PUBLIC: key.public_key.encode(),
-            _SELECTOR: key.selector.encode(),
-            _DOMAIN: domain.spec.domain.encode(),
-        }
-    )
-    return body
+    name, of_domain = names.dkim_key(tenant.metadata.name, key.selector), domain.spec.domain
+    labels, data = {DOMAIN_LABEL: domain_hash(of_domain)}, {_DOMAIN: of_domain.encode()}
+    return _key(tenant, name, key, data | {_PRIVATE: private_key}, settings, labels)
+
+
+def notices_dkim(tenant: Tenant, key: DkimPublicKey, private_key: bytes, settings: Settings) -> Manifest:
+    """Secret T-notices-dkim, made like a domain's key; it names no domain, since the EHLO name may change."""
+    return _key(tenant, names.notices_dkim(tenant.metadata.name), key, {_PRIVATE: private_key}, settings, {})
 
 
 def domain_hash(domain: str) -> str:
@@ -132,6 +121,48 @@ def selector(public_key_der: bytes) -> str:
 
 def read_dkim_key(secret: Mapping[str, Any]) -> tuple[str, DkimPublicKey, bytes]:
     """Domain, public part and private key (PEM) from a Secret made by `dkim_key`. Raises KeyError or ValueError."""
+    key, data = _read_key(secret)
+    return data[_DOMAIN].decode(), key, data[_PRIVATE]
+
+
+def read_notices_dkim(secret: Mapping[str, Any]) -> tuple[DkimPublicKey, bytes]:
+    """Public part and private key (PEM) from a Secret made by `notices_dkim`. Raises KeyError or ValueError."""
+    key, data = _read_key(secret)
+    return key, data[_PRIVATE]
+
+
+def key_files(secrets: Iterable[Mapping[str, Any]]) -> dict[str, bytes]:
+    """The content of T-relay-keys from the keys' own Secrets."""
+    read = (read_dkim_key(secret) for secret in secrets)
+    return {key.file_name(domain): private for domain, key, private in read}
+
+
+def _key(
+    tenant: Tenant,
+    name: str,
+    key: DkimPublicKey,
+    data: Mapping[str, bytes],
+    settings: Settings,
+    labels: dict[str, str],
+) -> Manifest:
+    body = manifest(
+        "v1",
+        "Secret",
+        tenant,
+        name,
+        settings.relay_namespace,
+        component="dkim-key",
+        extra_labels=labels,
+        annotations={CREATED_ANNOTATION: key.created.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")},
+    )
+    body["type"] = "malote.dev/dkim-key"
+    body["immutable"] = True
+    public = {_PUBLIC: key.public_key.encode(), _SELECTOR: key.selector.encode()}
+    body["data"] = _encoded({**data, **public})
+    return body
+
+
+def _read_key(secret: Mapping[str, Any]) -> tuple[DkimPublicKey, dict[str, bytes]]:
     data = {name: base64.b64decode(value, validate=True) for name, value in secret["data"].items()}
     metadata = secret["metadata"]
     created = metadata.get("annotations", {}).get(CREATED_ANNOTATION) or metadata["creationTimestamp"]
@@ -140,13 +171,7 @@ def read_dkim_key(secret: Mapping[str, Any]) -> tuple[str, DkimPublicKey, bytes]
         public_key=data[_PUBLIC].decode(),
         created=dt.datetime.fromisoformat(created),
     )
-    return data[_DOMAIN].decode(), key, data[_PRIVATE]
-
-
-def key_files(secrets: Iterable[Mapping[str, Any]]) -> dict[str, bytes]:
-    """The content of T-relay-keys from the keys' own Secrets."""
-    read = (read_dkim_key(secret) for secret in secrets)
-    return {key.file_name(domain): private for domain, key, private in read}
+    return key, data
 
 
 def _opaque(tenant: Tenant, name: str, settings: Settings, data: Mapping[str, bytes]) -> Manifest:

@@ -18,6 +18,8 @@ class Language(enum.StrEnum):
 class Notices(Struct, frozen=True, kw_only=True):
     """Delivery status notifications. `keys` sign them for `delivery.heloName`, from which they come; none: unsigned.
 
+    TLS reports by mail are signed by the same keys; without one there are none (RFC 8460 section 3).
+
     `delay_after_seconds` is the age at which a sender is told that it takes longer, 0 for never. A message of more
     than `max_returned_bytes` does not come back whole, only its headers. Beyond `per_sender_per_hour` and `per_hour`
     nobody is told one by one: a summary says how many notices were left out.

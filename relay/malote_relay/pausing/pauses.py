@@ -21,6 +21,9 @@ from malote_relay.store.model import Outcome, Result, StoreError, Tables
 from malote_relay.store.pauses import Pause
 from malote_relay.submission.replies import Reply
 
+MOST_TOLD: Final = 200
+"""Pauses that are told of together: as many as a tenant may have accounts."""
+
 _SLICE_SECONDS: Final = 3600.0
 _RETRY_SECONDS: Final = 5.0
 _MAX_WAITING: Final = 1_000
@@ -155,6 +158,18 @@ class Pauses:
         """End a pause; what was counted before no longer counts. The pause, if there was one."""
         pause = self.paused(account)
         return self._resume(pause, self._clock()) if pause is not None else None
+
+    def standing(self) -> Sequence[Pause]:
+        """The pauses that stand now, by account, at most `MOST_TOLD`. Changes nothing: any thread may ask."""
+        if not self._config.enabled:
+            return ()
+        now, known = self._clock(), self._accounts
+        pauses = [
+            pause
+            for pause in tuple(self._pauses.values())
+            if pause.account in known and pause.resumed_at is None and (pause.until is None or pause.until > now)
+        ]
+        return sorted(pauses, key=lambda pause: pause.account)[:MOST_TOLD]
 
     def states(self) -> Sequence[State]:
         """Every configured account and where it stands."""

@@ -20,6 +20,10 @@ from malote_relay.delivery.tls.reporter import SPREAD_SECONDS
 DAY = 86_400
 
 
+async def sign(domain: str, content: bytes) -> bytes:
+    return f"DKIM-Signature: d={domain}\r\n".encode()
+
+
 async def sent(world: Any, *addresses: str) -> None:
     for address in addresses:
         count = len(world.outcomes) + 1
@@ -44,10 +48,6 @@ def read(content: bytes) -> Any:
 async def test_the_domain_that_asks_is_told_at_the_end_of_the_day_and_no_other(world: Any) -> None:
     mx, other = await world.domain("shop.example"), await world.domain("other.example")
     world.dns.set("_smtp._tls.shop.example", "TXT", "v=TLSRPTv1; rua=mailto:tls@shop.example")
-
-    async def sign(domain: str, content: bytes) -> bytes:
-        return f"DKIM-Signature: d={domain}\r\n".encode()
-
     await world.start(tls_reports=TlsReports(organization="Acme", contact="tls@acme.example"), sign=sign)
     await sent(world, "bia@shop.example", "rui@shop.example", "eva@other.example")
     world.scheduler._pool.close_idle()
@@ -73,7 +73,7 @@ async def test_the_domain_that_asks_is_told_at_the_end_of_the_day_and_no_other(w
 async def test_each_report_leaves_at_a_time_of_its_own_within_hours_of_midnight(world: Any) -> None:
     mx = await world.domain("shop.example")
     world.dns.set("_smtp._tls.shop.example", "TXT", "v=TLSRPTv1; rua=mailto:tls@shop.example", ttl=0)
-    await world.start()
+    await world.start(sign=sign)
     await sent(world, "bia@shop.example")
     security, today = world.scheduler._security, int(world.clock() // DAY)
     await security.tell()
@@ -93,7 +93,7 @@ async def test_each_report_leaves_at_a_time_of_its_own_within_hours_of_midnight(
 async def test_a_report_is_counted_nowhere_and_never_reported_about(world: Any) -> None:
     mx = await world.domain("shop.example")
     world.dns.set("_smtp._tls.shop.example", "TXT", "v=TLSRPTv1; rua=mailto:tls@shop.example", ttl=0)
-    await world.start()
+    await world.start(sign=sign)
     await sent(world, "bia@shop.example")
     await next_day(world)
     await mx.wait_for(2)
@@ -116,7 +116,7 @@ async def test_a_report_about_broken_tls_is_delivered_all_the_same(world: Any, w
     else:
         await world.policy("shop.example", "enforce", mx.hostname)
         mx.tls = TlsMode.EXPIRED
-    await world.start(tls=world.trust())
+    await world.start(sign=sign, tls=world.trust())
     await sent(world, "bia@shop.example")
     assert mx.messages == []
     await next_day(world)
@@ -134,7 +134,7 @@ async def test_testing_tells_what_enforcing_would_have_kept_back(world: Any) -> 
     world.dns.set("_smtp._tls.shop.example", "TXT", "v=TLSRPTv1; rua=mailto:tls@shop.example", ttl=0)
     await world.policy("shop.example", "testing", mx.hostname)
     mx.tls = TlsMode.WRONG_NAME
-    await world.start(tls=world.trust())
+    await world.start(sign=sign, tls=world.trust())
     await sent(world, "bia@shop.example")
     assert len(mx.messages) == 1
     await next_day(world)
@@ -149,7 +149,7 @@ async def test_a_policy_that_is_not_to_be_had_is_told(world: Any) -> None:
     world.dns.set("_smtp._tls.shop.example", "TXT", "v=TLSRPTv1; rua=mailto:tls@shop.example", ttl=0)
     await world.policy("shop.example", "enforce", mx.hostname)
     world.web.pages["mta-sts.shop.example"] = Page(b"nonsense")
-    await world.start(tls=world.trust())
+    await world.start(sign=sign, tls=world.trust())
     await sent(world, "bia@shop.example")
     await next_day(world)
     (policy,) = read((await mx.wait_for(2))[1].content)["policies"]
@@ -163,7 +163,7 @@ async def test_reports_by_https_are_tried_again_until_they_are_taken(world: Any)
     world.dns.set("reports.example", "A", web.address)
     rua = f"https://reports.example:{web.port}/v1/tlsrpt?x=y"
     world.dns.set("_smtp._tls.shop.example", "TXT", f"v=TLSRPTv1; rua={rua}", ttl=0)
-    await world.start(tls=world.trust())
+    await world.start(sign=sign, tls=world.trust())
     await sent(world, "bia@shop.example")
     await next_day(world)
     await world.scheduler._security.tell()
@@ -180,15 +180,54 @@ async def test_reports_by_https_are_tried_again_until_they_are_taken(world: Any)
     assert len(web.visits) == 2
 
 
+async def test_without_a_key_no_report_leaves_by_mail_until_there_is_one_and_that_is_said_once(
+    world: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    key = b""
+
+    async def sign_with_it(domain: str, content: bytes) -> bytes:
+        return key
+
+    mx, other = await world.domain("shop.example"), await world.domain("other.example")
+    for name in ("shop.example", "other.example"):
+        world.dns.set(f"_smtp._tls.{name}", "TXT", f"v=TLSRPTv1; rua=mailto:tls@{name}", ttl=0)
+    await world.start(sign=sign_with_it)
+    await sent(world, "bia@shop.example", "eva@other.example")
+    await next_day(world)
+    world.clock.ahead += 3601
+    await world.scheduler._security.tell()
+    assert (len(mx.messages), len(other.messages)) == (1, 1), "only what was sent"
+    assert capfd.readouterr().out.count("TLS reports leave by HTTPS only") == 1
+    key = b"DKIM-Signature: d=out.relay.example\r\n"
+    world.clock.ahead += 3601
+    await world.scheduler._security.tell()
+    assert (await mx.wait_for(2))[1].content.startswith(key)
+
+
+async def test_without_a_key_a_report_by_https_leaves_all_the_same(world: Any) -> None:
+    await world.domain("shop.example")
+    web = await world.policy("unused.example", "none", names=["reports.example"])
+    web.pages["reports.example"] = Page(b"", 201)
+    world.dns.set("reports.example", "A", web.address)
+    rua = f"mailto:tls@shop.example,https://reports.example:{web.port}/v1"
+    world.dns.set("_smtp._tls.shop.example", "TXT", f"v=TLSRPTv1; rua={rua}", ttl=0)
+    await world.start(tls=world.trust())
+    await sent(world, "bia@shop.example")
+    await next_day(world)
+    world.clock.ahead += 3601
+    await world.scheduler._security.tell()
+    assert [visit.request for visit in web.visits] == ["POST /v1"], "once, and the mail is not waited for"
+
+
 async def test_a_report_waits_over_a_restart_and_is_given_up_after_days(world: Any) -> None:
     mx = await world.domain("shop.example")
     world.dns.set("_smtp._tls.shop.example", "TXT", "v=TLSRPTv1; rua=mailto:tls@shop.example", ttl=0)
-    await world.start()
+    await world.start(sign=sign)
     await sent(world, "bia@shop.example")
     await world.stop()  # writes down what was counted
     await world.reopen()
     world.clock.ahead += DAY + SPREAD_SECONDS
-    await world.start()
+    await world.start(sign=sign)
     world.dns.fail("_smtp._tls.shop.example", "SERVFAIL")
     await world.scheduler._security.tell()
     assert len(mx.messages) == 1

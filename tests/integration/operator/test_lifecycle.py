@@ -49,8 +49,8 @@ def test_a_manifest_becomes_a_relay_credentials_and_records_to_paste(
             assert all(entry["manager"] for entry in metadata.get("managedFields", ()))
     eventually(lambda: acme.condition("SubmissionOpen").get("status") == "False")
     assert {one["type"] for one in acme.status()["conditions"]} == {
-        *("Ready", "Approved", "Paid", "DomainsVerified", "RelayAvailable", "SubmissionOpen", "CredentialsSent"),
-        *("Reconciling", "Stalled"),
+        *("Ready", "Approved", "Paid", "DomainsVerified", "RelayAvailable", "SubmissionOpen", "AccountsOpen"),
+        *("CredentialsSent", "EgressRecordsPublished", "Reconciling", "Stalled"),
     }
 
 

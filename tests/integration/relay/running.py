@@ -9,6 +9,8 @@ import inspect
 import os
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from typing import Any
 
@@ -244,3 +246,22 @@ async def eventually(question: Callable[[], Any], seconds: float = 10.0) -> Any:
 def message(text: str = "Hello", *, header: str = "From: Ana <ana@acme.example>\r\nSubject: Hello\r\n") -> bytes:
     """A small message with CRLF line ends."""
     return f"{header}\r\n{text}\r\n".encode()
+
+
+async def ask(relay: Any, path: str) -> tuple[int, bytes]:
+    def get() -> tuple[int, bytes]:
+        url = f"http://127.0.0.1:{relay.relay.observatory.port}{path}"
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+
+    return await asyncio.to_thread(get)
+
+
+async def readiness(relay: Any) -> dict[str, Any]:
+    status, body = await ask(relay, "/readyz")
+    assert status == 200
+    answer: dict[str, Any] = msgspec.json.decode(body)
+    return answer

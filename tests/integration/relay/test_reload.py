@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from tests.integration.relay.running import ask, readiness
 
 from malote_relay.config import (
     CERTIFICATE_FILE,
@@ -26,25 +26,6 @@ from malote_relay.config import (
     encode,
 )
 from malote_relay.delivery.peer import Login
-
-
-async def ask(relay: Any, path: str) -> tuple[int, bytes]:
-    def get() -> tuple[int, bytes]:
-        url = f"http://127.0.0.1:{relay.relay.observatory.port}{path}"
-        try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
-                return answer.status, answer.read()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read()
-
-    return await asyncio.to_thread(get)
-
-
-async def readiness(relay: Any) -> dict[str, Any]:
-    status, body = await ask(relay, "/readyz")
-    assert status == 200
-    answer: dict[str, Any] = msgspec.json.decode(body)
-    return answer
 
 
 async def shown(relay: Any, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:

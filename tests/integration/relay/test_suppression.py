@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+from tests.integration.relay.running import readiness
+
 from malote_dev.mailworld.behaviour import Action, Behaviour
+from malote_operator.api.tenant import AccountPaused
+from malote_operator.reconcile import relaypods
+from malote_operator.reconcile.cache import RelayPod, RelaySet
 from malote_relay.store.suppressions import Reason
 
 DAY = 86_400
@@ -22,6 +28,12 @@ async def bounce(relay: Any, world: Any, compose: Any, eventually: Any, *recipie
 
     await eventually(failed)
     await relay.relay.suppressions.flush()
+
+
+async def paused_accounts(relay: Any) -> list[dict[str, str]]:
+    """What /readyz tells of pauses."""
+    told: list[dict[str, str]] = (await readiness(relay)).get("pausedAccounts", [])
+    return told
 
 
 async def test_after_a_hard_bounce_the_recipient_is_refused_until_its_time_is_over(
@@ -127,12 +139,17 @@ async def test_an_account_that_bounces_too_much_is_paused_until_it_is_resumed(
     assert relay.counted("malote_messages_refused_total", reason="account_paused") >= 1
     assert relay.counted("malote_account_paused", account="app") == 1
     assert relay.counted("malote_account_paused", account="news") == 0
+    (told,) = await paused_accounts(relay)
+    assert (told["account"], "until" in told) == ("app", False)
+    assert told["reason"] == "5 of 5 recipients within 24 hours bounced: 100 %, and 5 % is the limit"
     await relay.stop()
     again = await start()
+    assert await paused_accounts(again) == [told], "the operator is told the same after a restart"
     dialogue = await again.signed_in()
     assert (await dialogue.say("MAIL FROM:<ana@acme.example>")).startswith("550 5.7.1 the account")
     assert again.relay.pauses.resume("app") is not None
     assert (await dialogue.say("MAIL FROM:<ana@acme.example>")).startswith("250 ")
+    assert await paused_accounts(again) == []
 
 
 async def test_a_pause_with_an_end_says_when_and_ends_then(start: Any, site: Any, eventually: Any) -> None:
@@ -147,9 +164,36 @@ async def test_a_pause_with_an_end_says_when_and_ends_then(start: Any, site: Any
     answer = await dialogue.say("MAIL FROM:<ana@acme.example>")
     assert "1 of 5 recipients within 24 hours complained: 20 %, and 0.3 % is the limit" in answer
     assert "sending resumes at " in answer
+    assert "until" in (await paused_accounts(relay))[0]
     site.change(rehearsal={"clock_offset_seconds": hours * 3600 + 1})
 
     async def over() -> bool:
         return bool((await dialogue.say("MAIL FROM:<ana@acme.example>")).startswith("250 "))
 
     await eventually(over)
+
+
+async def test_the_operator_reads_from_the_relay_whom_it_has_paused_and_why(
+    relay: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relaypods, "OBSERVE_PORT", relay.relay.observatory.port)
+    pod = RelayPod(name="acme-relay-0", uid="u", tenant="acme", address="127.0.0.1", ready=True)
+    pauses, now = relay.relay.pauses, relay.relay._clock.now()
+    async with relaypods.RelayPods(None, "relays") as pods:  # type: ignore[arg-type]  # nothing is written
+
+        async def seen() -> dict[str, AccountPaused]:
+            (one,) = (await pods.observe(RelaySet(1, 1), [pod])).pods
+            assert one.config_hash
+            return dict(one.paused)
+
+        assert await seen() == {}
+        pauses._window("news").count(now, delivered=100)
+        for _ in range(6):
+            pauses.bounced_later("news", "bad-mailbox", now)
+        told = await seen()
+        assert list(told) == ["news"]
+        assert abs(told["news"].since.timestamp() - now) < 60
+        assert told["news"].until is None
+        assert "recipients within 24 hours bounced" in told["news"].reason
+        pauses.resume("news")
+        assert await seen() == {}

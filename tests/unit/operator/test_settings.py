@@ -84,7 +84,7 @@ def test_every_refused_field_is_one_that_the_relay_knows() -> None:
             "{delivery: {smartHost: {host: a.example, username: u, passwordFile: p}}}",
             "delivery.smartHost.passwordFile: name the Secret that holds it in relay.credentialsSecret",
         ),
-        ("{notices: {keys: [{selector: m1, file: n.pem}]}}", "name the Secret that holds them in relay.keysSecret"),
+        ("{notices: {keys: [{selector: m1, file: n.pem}]}}", "each relay has a key of its own: its Tenant's status"),
         ("[]", "Expected `object`, got `array` - at `$.relay.config`"),
     ],
 )
@@ -98,17 +98,15 @@ def test_a_wrong_value_is_told_at_the_operators_start(tmp_path: Path, written: s
     assert "relay.json" not in str(caught.value)
 
 
-def test_passwords_and_keys_may_be_named_where_a_secret_holds_them(tmp_path: Path) -> None:
+def test_passwords_may_be_named_where_a_secret_holds_them(tmp_path: Path) -> None:
     file = tmp_path / "settings.yaml"
     file.write_text(
         "relay:\n"
         "  config:\n"
         "    delivery: {socks5: {host: a.example, username: u, passwordFile: p}}\n"
-        "    notices: {keys: [{selector: m1, file: n.pem}]}\n"
         "  credentialsSecret: passwords\n"
-        "  keysSecret: shared\n"
     )
-    assert load(file).relay.keys_secret == "shared"
+    assert load(file).relay.credentials_secret == "passwords"
 
 
 def test_the_chart_knows_the_sections_of_the_relays_schema() -> None:

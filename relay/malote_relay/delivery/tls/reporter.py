@@ -2,7 +2,8 @@
 
 What was counted stays in the store until it is told, so a restart only delays it. Reports about different domains
 leave at different times after midnight, each at its own. A report's mail is delivered whatever the domain asks for
-about TLS (section 3), is counted nowhere and never reported about.
+about TLS (section 3), is counted nowhere and never reported about. It must be signed: without a key none is mailed,
+and what only mail could tell waits for one, as for a web server that does not answer.
 """
 
 from __future__ import annotations
@@ -80,6 +81,7 @@ class Reporter:
         self._clock = clock
         self._sign = sign
         self._again: dict[tuple[int, str], float] = {}
+        self._said_keyless = False
 
     async def asks(self, domain: str) -> bool:
         """Whether a domain asks for reports; when nobody can tell, what was counted is kept for now."""
@@ -126,9 +128,7 @@ class Reporter:
 
     async def _send_to(self, uri: str, packed: bytes, day: int, domain: str, report_id: str, now: float) -> bool:
         if uri.lower().startswith("mailto:"):
-            await self._mail(report.mailbox(uri), packed, day, domain, report_id, now)
-            _log.info("TLS report", domain=domain, to=uri)
-            return True
+            return await self._mail(uri, packed, day, domain, report_id, now)
         parts = urlsplit(uri)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         kind = {"Content-Type": "application/tlsrpt+gzip"}
@@ -142,12 +142,25 @@ class Reporter:
         _log.info("TLS report", domain=domain, to=uri, status=answer.status)
         return answer.status // 100 == 2
 
-    async def _mail(self, recipient: str, packed: bytes, day: int, domain: str, report_id: str, now: float) -> None:
-        submitter = self.reporting.submitter
+    async def _mail(self, uri: str, packed: bytes, day: int, domain: str, report_id: str, now: float) -> bool:
+        """Whether it could be signed: RFC 8460 section 3 lets no other report leave by mail."""
+        submitter, recipient = self.reporting.submitter, report.mailbox(uri)
         unsigned = report.mail(
             packed, domain=domain, day=day, submitter=submitter, recipient=recipient, report_id=report_id, now=now
         )
-        content = await self._sign(submitter, unsigned) + unsigned
+        signature = await self._sign(submitter, unsigned)
+        if not signature:
+            if not self._said_keyless:
+                self._said_keyless = True
+                _log.warning(
+                    "TLS reports leave by HTTPS only: there is no DKIM key for those by mail (notices.keys)",
+                    domain=domain,
+                    to=uri,
+                    name=submitter,
+                )
+            return False
+        self._said_keyless = False
+        content = signature + unsigned
         await self._enqueue(
             NewMessage(
                 id=_PREFIX + new_message_id(now),
@@ -162,3 +175,5 @@ class Reporter:
                 smtputf8=not recipient.isascii(),
             )
         )
+        _log.info("TLS report", domain=domain, to=uri)
+        return True

@@ -26,8 +26,8 @@ from .tenants import IN_ORDER, decide, pod, relay, verdict
 from .worlds import KEY, NO_SPF, NOW, SETTINGS, condition, seen, table
 
 KINDS = [
-    "Ready", "Approved", "Paid", "DomainsVerified", "RelayAvailable", "SubmissionOpen", "CredentialsSent",
-    "Reconciling", "Stalled",
+    "Ready", "Approved", "Paid", "DomainsVerified", "RelayAvailable", "SubmissionOpen", "AccountsOpen",
+    "CredentialsSent", "EgressRecordsPublished", "Reconciling", "Stalled",
 ]  # fmt: skip
 PRICE = {"currency": "BRL", "monthly": "99.90"}
 
@@ -41,7 +41,9 @@ def test_with_everything_in_order_the_tenant_is_ready() -> None:
         "DomainsVerified": "True/Verified",
         "RelayAvailable": "True/Available",
         "SubmissionOpen": "True/Open",
+        "AccountsOpen": "True/Open",
         "CredentialsSent": "True/Sent",
+        "EgressRecordsPublished": "Unknown/NotProvisioned",
         "Reconciling": "False/Settled",
         "Stalled": "False/Settled",
     }

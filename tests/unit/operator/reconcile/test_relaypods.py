@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import datetime as dt
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from aiohttp import web
 
+from malote_operator.api.tenant import AccountPaused
 from malote_operator.kube.errors import NotFound
 from malote_operator.kube.kinds import Kind
 from malote_operator.reconcile import relaypods
@@ -50,8 +54,14 @@ async def relay(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[dict[str, Any]
     """A relay's /readyz whose answer can be set."""
     state: dict[str, Any] = {"status": 200, "body": {}}
 
-    async def readyz(_: web.Request) -> web.Response:
-        return web.json_response(state["body"], status=state["status"])
+    async def readyz(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=state["status"])
+        await response.prepare(request)
+        text = json.dumps(state["body"]).encode()
+        for piece in (text[:100], text[100:]):
+            await response.write(piece)
+            await asyncio.sleep(0.01)  # on their way they come apart
+        return response
 
     app = web.Application()
     app.router.add_get("/readyz", readyz)
@@ -76,6 +86,32 @@ async def test_it_tells_what_a_relay_has_loaded_even_while_that_is_not_ready(
         True,
         "no such key",
     )
+
+
+async def test_it_tells_whom_a_relay_has_paused_however_many_there_are(
+    pods: RelayPods, relay: dict[str, Any]
+) -> None:
+    many = [
+        {
+            "account": f"{number:040}",
+            "since": "2027-01-15T08:00:00Z",
+            "until": "2027-01-15T14:00:00Z",
+            "reason": "x" * 200,
+        }
+        for number in range(200)
+    ]
+    relay["body"] = {"ready": True, "configHash": "h", "pausedAccounts": many}
+    (seen,) = (await pods.observe(RelaySet(1, 1), [pod(address="127.0.0.1")])).pods
+    assert seen.config_hash == "h"
+    assert len(seen.paused) == 200
+    assert seen.paused[f"{7:040}"] == AccountPaused(
+        since=dt.datetime(2027, 1, 15, 8, tzinfo=dt.UTC),
+        until=dt.datetime(2027, 1, 15, 14, tzinfo=dt.UTC),
+        reason="x" * 200,
+    )
+    relay["body"] = {"ready": True, "configHash": "h"}
+    (seen,) = (await pods.observe(RelaySet(1, 1), [pod(address="127.0.0.1")])).pods
+    assert seen.paused == {}
 
 
 async def test_a_relay_that_does_not_answer_or_answers_nonsense_has_loaded_nothing(

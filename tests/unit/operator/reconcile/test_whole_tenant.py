@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import base64
 import copy
+import datetime as dt
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from malote_operator.dns.model import Answer, Observation, Outcome
 from malote_operator.kube.kinds import PLAN, TENANT, Kind
 from malote_operator.reconcile.assembly import Operator, assemble
+from malote_operator.reconcile.checks import Checks
 from malote_operator.reconcile.queue import Key
 from malote_operator.reconcile.relaypods import RelayPods
 from malote_operator.settings import Bounces, Relay, Settings
@@ -66,10 +69,17 @@ def _fields(written: Any) -> Any:
     return {f"f:{key}": _fields(value) for key, value in written.items()} if isinstance(written, dict) else {}
 
 
+async def nothing(domain: str, *_: object) -> Observation:
+    """The DNS of a world in which nothing is published."""
+    absent = Answer(domain, Outcome.ABSENT)
+    return Observation(at=dt.datetime.now(dt.UTC), spf=absent, dmarc=absent, dkim=absent)
+
+
 def started(settings: Settings, server: Server, plan: dict[str, Any]) -> Operator:
     pods = RelayPods(server, RELAYS)  # type: ignore[arg-type]  # only what is used
     made = assemble(settings, server, pods, identity="me", operator_namespace="malote")  # type: ignore[arg-type]
     made.context.leading = True
+    made.context.checks = Checks(nothing)
     common = {"uid": "u", "resourceVersion": "1"}
     made.context.cache.update(PLAN, {"metadata": {"name": "p", **common}, "spec": {"messagesPerHour": 1, **plan}})
     made.context.cache.update(TENANT, {"metadata": {"name": "acme", **common}, "spec": SPEC})
@@ -108,14 +118,14 @@ async def test_the_relay_takes_what_the_platform_says_with_the_password_and_the_
     assert loaded.credentials == {"smart-host": "open-sesame"}
     assert loaded.config.notices.language == "pt-BR"
     assert loaded.config.listen.bounce_port == 2525
-    assert server.data("acme-relay-keys") == server.data("acme-return-paths")
+    assert server.data("acme-return-paths").items() <= server.data("acme-relay-keys").items()
 
 
 async def test_without_any_of_it_nothing_is_there(tmp_path: Path) -> None:
     server = await visited(Settings())
     config = reload.load(directory(server, tmp_path, {})).config
     assert (config.listen.bounce_port, config.bounces.secrets, config.delivery.smart_host) == (None, (), None)
-    assert server.data("acme-relay-keys") == {}
+    assert [one.endswith(".notices.pem") for one in server.data("acme-relay-keys")] == [True]
     assert ("Secret", "acme-return-paths") not in server.objects
 
 
@@ -129,7 +139,38 @@ async def test_the_secret_of_return_paths_outlives_operators_and_a_lost_copy(
     for name in lost:
         del server.objects["Secret", name]
     await visited(settings, server)
-    assert server.data("acme-return-paths") == server.data("acme-relay-keys") == before
+    assert server.data("acme-return-paths") == before
+    assert before.items() <= server.data("acme-relay-keys").items()
+
+
+@pytest.mark.parametrize("lost", [(), ("acme-notices-dkim",), ("acme-relay-keys",)])
+async def test_the_relays_own_key_outlives_operators_and_a_lost_copy_and_signs_for_its_ehlo_name(
+    tmp_path: Path, lost: tuple[str, ...]
+) -> None:
+    server = await visited(Settings())
+    before = server.data("acme-notices-dkim")
+    for name in lost:
+        del server.objects["Secret", name]
+    await visited(Settings(), server)
+    assert {**server.data("acme-notices-dkim")} == before
+    loaded = reload.load(directory(server, tmp_path, {}))
+    assert loaded.notice_signer.has_key("acme.out.example.net")
+    (key,) = loaded.config.notices.keys
+    assert key.selector == before["selector"].decode()
+    shown = server.objects["Tenant", "acme"]["status"]["egress"]
+    assert shown["heloName"] == "acme.out.example.net"
+    assert {one["name"]: one["value"] for one in shown["records"]} == {
+        "acme.out.example.net": "v=spf1 a -all",
+        f"{key.selector}._domainkey.acme.out.example.net": f"v=DKIM1; k=rsa; p={before['public'].decode()}",
+    }
+
+
+async def test_another_ehlo_name_keeps_the_key() -> None:
+    server = await visited(Settings())
+    before = server.data("acme-relay-keys")
+    await visited(Settings(), server, egress={"heloTemplate": "{tenant}.bulk.example.net"})
+    assert server.data("acme-relay-keys") == before
+    assert server.objects["Tenant", "acme"]["status"]["egress"]["heloName"] == "acme.bulk.example.net"
 
 
 async def test_a_plans_egress_reaches_its_relays() -> None:

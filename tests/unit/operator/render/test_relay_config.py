@@ -243,6 +243,16 @@ def test_bounces_are_taken_in_where_there_is_a_secret_and_come_back_by_the_domai
     assert [one.return_path for one in without.domains] == [""]
 
 
+def test_the_relays_own_key_signs_its_notices_and_stays_without_the_plan() -> None:
+    text = relay_config.render(worlds.tenant(), worlds.plan(), decide(), PASSWORDS, SETTINGS, notices_key=KEY)
+    keys = relay.decode(text).notices.keys
+    assert keys == (relay.DkimKey(selector=KEY.selector, file=f"{KEY.selector}.notices.pem"),)
+    assert told().notices.keys == ()
+    without = relay_config.render_without_plan(worlds.tenant(), decide(replace(IN_ORDER, plan=None)), text, SETTINGS)
+    assert without is not None
+    assert relay.decode(without).notices.keys == keys
+
+
 def test_every_value_that_the_kinds_offer_is_one_the_relay_knows() -> None:
     from malote_operator.api import egress as egress_api
     from malote_operator.api import plan as plan_api

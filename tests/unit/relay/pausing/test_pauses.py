@@ -11,8 +11,10 @@ import pytest
 from malote_relay.config import Account, AccountPause
 from malote_relay.metrics import Metrics, Refused
 from malote_relay.pausing.pauses import Pauses
+from malote_relay.pausing.telling import told_of
 from malote_relay.pausing.window import Tally
 from malote_relay.store.model import NewMessage, NewRecipient, Outcome, Queued, Result
+from malote_relay.store.pauses import Pause
 from malote_relay.store.sqlite import SqliteStore
 
 NOW = 1_800_000_000.0
@@ -76,6 +78,42 @@ async def test_an_account_that_bounces_too_much_is_refused_with_figures_and_the_
     assert world.shown() == 1
     assert await world.pauses.check(NEWS) is None
     assert world.shown("news") == 0
+
+
+async def test_the_pauses_that_stand_are_told_with_reason_and_time_and_no_others(world: World) -> None:
+    assert world.pauses.standing() == []
+    world.bounce(10)
+    world.bounce(10, account="news")
+    world.bounce(10, account="gone")
+    assert told_of(world.pauses.standing()) == [
+        {
+            "account": account,
+            "since": "2027-01-15T08:00:00Z",
+            "reason": "10 of 10 recipients within 24 hours bounced: 100 %, and 5 % is the limit",
+        }
+        for account in ("app", "news")
+    ]
+    world.pauses.resume("app")
+    assert [pause.account for pause in world.pauses.standing()] == ["news"]
+    await world.restart()
+    assert [pause.account for pause in world.pauses.standing()] == ["news"], "the store knows"
+    await world.restart(enabled=False)
+    assert world.pauses.standing() == ()
+
+
+async def test_a_pause_with_an_end_is_told_until_then_without_being_asked_at_the_door(world: World) -> None:
+    await world.restart(pause_hours=6)
+    world.bounce(10)
+    (told,) = told_of(world.pauses.standing())
+    assert told["until"] == "2027-01-15T14:00:00Z"
+    world.now += 6 * 3600
+    assert world.pauses.standing() == []
+
+
+def test_what_is_told_is_bounded_and_a_time_beyond_the_calendar_is_none() -> None:
+    (told,) = told_of([Pause("app", NOW, 1e15, "x" * 5000)])
+    assert "until" not in told
+    assert len(told["reason"]) == 200
 
 
 async def test_failures_that_say_nothing_about_the_account_do_not_count(world: World) -> None:

@@ -1,0 +1,144 @@
+"""The records of a relay's EHLO name: shown, looked at, and waited for by nothing."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+
+from malote_operator.api.egress import EgressStatus
+from malote_operator.api.sendingdomain import RecordState
+from malote_operator.dns import expected
+from malote_operator.policy import egress
+from malote_operator.policy import tenant as policy
+from malote_operator.policy.model import DkimPublicKey, EgressWorld, Problem
+
+from . import worlds
+from .tenants import IN_ORDER, decide
+from .worlds import KEY, NOW, answer, condition, failure, seen, table
+
+NAME = "acme.out.example.net"
+RIGHT: dict[str, Any] = {
+    "name": NAME,
+    "spf": answer(NAME, "v=spf1 a -all"),
+    "dkim": answer(expected.dkim_name(NAME, KEY.selector), expected.dkim_value(KEY.public_key)),
+}
+OTHER = DkimPublicKey("m999999999999", KEY.public_key, NOW)
+
+
+def world(**observed: Any) -> EgressWorld:
+    return EgressWorld(NAME, KEY, observation=seen(**RIGHT | observed))
+
+
+def shown(one: EgressWorld | None, before: EgressStatus | None = None, now: dt.datetime = NOW) -> EgressStatus:
+    status = egress.status(one, before, now)
+    assert status is not None
+    return status
+
+
+def test_both_records_are_shown_ready_to_paste_before_anything_was_looked_up() -> None:
+    status = shown(EgressWorld(NAME, KEY))
+    assert status.helo_name == NAME
+    assert [(one.purpose.value, one.type, one.name, one.value) for one in status.records] == [
+        ("SPF", "TXT", NAME, "v=spf1 a -all"),
+        ("DKIM", "TXT", f"{KEY.selector}._domainkey.{NAME}", f"v=DKIM1; k=rsa; p={KEY.public_key}"),
+    ]
+    assert {one.state for one in status.records} == {RecordState.UNKNOWN}
+    assert egress.condition(status).reason == "NotLookedUp"
+
+
+def test_what_stands_in_the_dns_is_found() -> None:
+    status = shown(world())
+    assert [(one.state.value, one.checked_at) for one in status.records] == [("Found", NOW)] * 2
+    assert egress.condition(status).status.value == "True"
+
+
+@pytest.mark.parametrize(
+    ("spf", "state", "words"),
+    [
+        ((), "Missing", "there is no SPF record"),
+        (("other",), "Missing", "there is no SPF record"),
+        (("v=spf1 ip4:192.0.2.7 -all",), "Found", ""),
+        (("v=spf1 include:spf.example.net -all",), "Found", ""),
+        (("v=spf1 redirect=spf.example.net",), "Found", ""),
+        (("v=spf1 -all",), "Mismatch", "lets nobody send: write v=spf1 a -all"),
+        (("v=spf1 -a ~all",), "Mismatch", "lets nobody send"),
+        (("v=spf1 -all a",), "Mismatch", "lets nobody send"),
+        (("v=spf1 +all",), "Found", "lets anybody send in this name"),
+        (("v=spf1 ip4:nonsense -all",), "Mismatch", "is not an address or network"),
+        (("v=spf1 a -all", "v=spf1 mx -all"), "Mismatch", "there are 2 SPF records"),
+        (("v=spf a -all",), "Mismatch", "is not an SPF record"),
+    ],
+)
+def test_an_spf_record_that_lets_the_relay_send_will_do(spf: tuple[str, ...], state: str, words: str) -> None:
+    record, _ = shown(world(spf=answer(NAME, *spf))).records
+    assert record.state.value == state
+    assert words in record.message
+    assert bool(words) == bool(record.message)
+    assert "other" not in record.observed
+
+
+def test_what_is_missing_is_said_with_what_comes_of_it_and_the_tenant_stays_ready() -> None:
+    decision = decide(replace(IN_ORDER, egress=world(spf=answer(NAME))))
+    conditions = table(decision.conditions)
+    assert conditions["EgressRecordsPublished"] == "False/Missing"
+    assert conditions["Ready"] == "True/Sending"
+    assert conditions["Reconciling"] == "False/Settled"
+    said = condition(decision.conditions, "EgressRecordsPublished").message
+    assert said.startswith(f"{NAME}: SPF: there is no SPF record (the platform team publishes status.egress.records")
+    assert decision.egress is not None
+    assert policy.status(worlds.tenant(), decision, NOW).egress == decision.egress
+
+
+def test_a_look_up_that_failed_changes_no_state() -> None:
+    failed = world(spf=failure(NAME), dkim=failure(RIGHT["dkim"].name))
+    fresh = shown(failed)
+    assert egress.condition(fresh).reason == "LookupFailed"
+    after = shown(failed, shown(world()))
+    assert {one.state for one in after.records} == {RecordState.FOUND}
+    assert all("could not be looked up, which changes nothing: SERVFAIL" in one.message for one in after.records)
+    assert egress.condition(after).status.value == "True"
+
+
+def test_another_name_or_key_has_not_been_seen_yet() -> None:
+    before = shown(world())
+    moved = shown(EgressWorld("acme.bulk.example.net", KEY), before)
+    assert {one.state for one in moved.records} == {RecordState.UNKNOWN}
+    late = shown(EgressWorld("acme.bulk.example.net", KEY, observation=world().observation), before)
+    assert late == moved, "the answer is about the name that it was"
+    spf, dkim = shown(EgressWorld(NAME, OTHER), before).records
+    assert (spf.state, dkim.state) == (RecordState.FOUND, RecordState.UNKNOWN)
+
+
+def test_a_record_that_is_shown_otherwise_now_is_not_shown_as_it_was() -> None:
+    before = shown(world())
+    old = tuple(msgspec.structs.replace(one, value=f"{one.value} old") for one in before.records)
+    fresh = EgressWorld(NAME, KEY)
+    assert shown(fresh, msgspec.structs.replace(before, records=old)) == shown(fresh)
+
+
+def test_looking_alone_moves_the_time_by_the_hour() -> None:
+    before = shown(world())
+    assert shown(world(), before, NOW + dt.timedelta(minutes=59)) == before
+    later = NOW + dt.timedelta(hours=1)
+    assert {one.checked_at for one in shown(world(), before, later).records} == {later}
+    soon = NOW + dt.timedelta(minutes=1)
+    spf, dkim = shown(world(spf=answer(NAME)), before, soon).records
+    assert (spf.checked_at, dkim.checked_at) == (soon, NOW)
+
+
+def test_behind_a_smart_host_the_world_does_not_see_the_name() -> None:
+    (record,) = shown(replace(world(), smart_host=True)).records
+    assert record.purpose.value == "DKIM"
+
+
+@pytest.mark.parametrize("unknown", [None, EgressWorld(NAME)])
+def test_without_plan_or_key_what_was_shown_stays(unknown: EgressWorld | None) -> None:
+    before = shown(world())
+    assert egress.status(unknown, before, NOW) is before
+    decision = decide(replace(IN_ORDER, egress=unknown, problems=(Problem("NameConflict", "not ours"),)))
+    assert decision.egress is None
+    assert table(decision.conditions)["EgressRecordsPublished"] == "Unknown/NotProvisioned"
