@@ -59,6 +59,10 @@ class Measured:
         """The median."""
         return statistics.median(self.rates)
 
+    def times(self, other: Measured) -> float:
+        """How many times the other's rate: the median over rounds that ran one after the other."""
+        return statistics.median(own / its for own, its in zip(self.rates, other.rates, strict=True))
+
 
 async def compare(entries: Sequence[Entry], case: Case, world: World) -> dict[str, Measured]:
     """Each contender's figures, by name."""
