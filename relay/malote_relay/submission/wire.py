@@ -109,6 +109,7 @@ class Wire(SMTP):
         """
         if self.transport is None and self.task is not None and self.task.done():
             self._end_timer()
+            asyncio.StreamReaderProtocol.__del__(self)  # else asyncio reports an error that nobody has asked for
             self.loop.call_soon(vars(self).clear)
 
     def _reset_timeout(self, duration: float | None = None) -> None:

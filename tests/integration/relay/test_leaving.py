@@ -190,7 +190,7 @@ async def test_what_was_sent_before_the_end_is_carried_out_over_tls_too(relay: A
 @pytest.mark.parametrize("octets", [b"", b"\x16\x03\x01", b"GET / HTTP/1.1\r\n\r\n"])
 @pytest.mark.parametrize("reset", [True, False])
 async def test_the_end_before_or_in_the_handshake_frees_the_place(
-    relay: Any, eventually: Any, starttls: bool, octets: bytes, reset: bool
+    relay: Any, eventually: Any, caplog: pytest.LogCaptureFixture, starttls: bool, octets: bytes, reset: bool
 ) -> None:
     before = sockets()
     server = relay.relay.server
@@ -211,6 +211,8 @@ async def test_the_end_before_or_in_the_handshake_frees_the_place(
 
     await asyncio.to_thread(client)
     await nothing_left(relay, before, eventually)
+    gc.collect()
+    assert not [one for one in caplog.records if one.levelname == "ERROR"]
 
 
 async def test_a_silent_end_of_the_tls_port_does_not_hold_up_the_relays_end(
