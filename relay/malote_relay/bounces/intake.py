@@ -2,13 +2,15 @@
 
 It is read, matched to the message it is about, and written down as an event; only then there is a positive answer.
 Who is believed: a bounce by the return path it came to, which nobody can make up; a complaint by a return path found
-in it, or by the id in the relay's Received field, which only those know who have the message. Automatic replies,
-challenges, reports of delays and what cannot be matched are taken, counted and forgotten.
+in it. The id in the relay's Received field is known to whoever has seen the message, forwarded or on a list, so it
+counts only from networks that are configured. Automatic replies, challenges, reports of delays, and what is not
+believed or cannot be matched are taken, counted and forgotten.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from malote_relay.config import RelayConfig
 from malote_relay.metrics import BounceMail, Metrics
 from malote_relay.returnpath import Current, NotOurs, Token
 from malote_relay.store.model import Tables
+from malote_relay.submission.client import is_in
 
 _RECEIVED_ID: Final = re.compile(r"\bid ([0-9a-f]{22})\b")
 _MAX_IDS: Final = 10
@@ -106,11 +109,14 @@ class Intake:
             return FEEDBACK
         return self._paths().read(path, self._clock())
 
-    async def take(self, address: Address, content: bytes) -> None:
-        """Take a message in. Raises StoreError: nothing was kept then, and it must come again."""
+    async def take(self, address: Address, content: bytes, client: str = "") -> None:
+        """Take a message in that a client brought, by its address.
+
+        Raises StoreError: nothing was kept then, and it must come again.
+        """
         feedback = await asyncio.to_thread(arf.parse_arf, content)
         if feedback is not None:
-            await self._complaint(address, feedback, content)
+            await self._complaint(address, feedback, content, client)
             return
         report = await asyncio.to_thread(dsn.parse_dsn, content)
         if report is None:
@@ -153,13 +159,27 @@ class Intake:
             )
         )
 
-    async def _complaint(self, address: Address, feedback: Feedback, content: bytes) -> None:
+    async def _complaint(self, address: Address, feedback: Feedback, content: bytes, client: str) -> None:
         if not feedback.kind.complaint:
             self._count(BounceMail.NO_FAILURE)
             return
         now = self._clock()
         words = f"feedback: {feedback.kind.value}"
-        for message, mark in self._complained_of(address, feedback, content, now):
+        meant = self._named(address, feedback, content, now)
+        if not meant:
+            ids = [found[1] for found in _RECEIVED_ID.finditer(feedback.trace)]
+            meant = [(one, b"") for one in list(dict.fromkeys(ids))[:_MAX_IDS]]
+            if not self._is_known(client):
+                self._count(BounceMail.UNBELIEVED)
+                _log.warning(
+                    "a complaint is not believed: it has no return path in it, and its client is in none of "
+                    "bounces.feedbackNetworks",
+                    client=client,
+                    program=feedback.user_agent,
+                    message=meant[0][0] if meant else "",
+                )
+                return
+        for message, mark in meant:
             for recipient in [""] if mark else [*feedback.recipients, ""]:
                 report = Report(
                     Status.COMPLAINED, now, message, "complaint", words, feedback.user_agent, mark, recipient
@@ -179,21 +199,19 @@ class Intake:
                 return
         self._count(BounceMail.UNMATCHED)
 
-    def _complained_of(
-        self, address: Address, feedback: Feedback, content: bytes, now: float
-    ) -> list[tuple[str, bytes]]:
-        """The messages that may be meant, the surest first, with the recipient's mark where that is known."""
+    def _named(self, address: Address, feedback: Feedback, content: bytes, now: float) -> list[tuple[str, bytes]]:
+        """The message that a return path of ours names, and the recipient's mark: none, or one."""
         if isinstance(address, Token):
             return [(address.message, address.mark)]
-        tokens = []
         try:
-            tokens.append(self._paths().read(feedback.reverse_path, now))
+            tokens = [self._paths().read(feedback.reverse_path, now)]
         except NotOurs:
-            tokens += self._paths().found_in(content, now)[:1]
-        if tokens:
-            return [(token.message, token.mark) for token in tokens]
-        ids = dict.fromkeys(found[1] for found in _RECEIVED_ID.finditer(feedback.trace))
-        return [(one, b"") for one in list(ids)[:_MAX_IDS]]
+            tokens = self._paths().found_in(content, now)[:1]
+        return [(token.message, token.mark) for token in tokens]
+
+    def _is_known(self, client: str) -> bool:
+        """Whether it is a mailbox provider's, which need not show a return path."""
+        return is_in(client, map(ipaddress.ip_network, self._config().bounces.feedback_networks))
 
     def _count(self, kind: BounceMail) -> None:
         self._metrics.bounce_mail.labels(kind.value).inc()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from malote_dev.mailworld.behaviour import Action, Behaviour
 from malote_dev.mailworld.verify import verify
@@ -273,9 +274,34 @@ async def test_a_bounce_and_a_complaint_suppress_the_recipient(
     assert (tally.bounced, tally.complained) == (not complains, complains)
 
 
-async def test_a_complaint_without_a_return_path_is_matched_by_our_received_field(
+async def test_who_knows_a_messages_id_cannot_make_up_a_complaint(relay: Any, site: Any, compose: Any) -> None:
+    """The id is in the Received field, and so with all whom the message was forwarded to."""
+    relay.relay._intake.acts = relay.relay.consequences
+    (message,) = await sent(relay, site, compose)
+    forged = arf(message.content, more="Original-Rcpt-To: bob@dest.example\r\n")
+    site.change(bounces={"feedback_networks": ("192.0.2.0/24", "2001:db8::/32")})
+    await relay.relay._watcher.look()
+    with capture_logs() as log:
+        assert (await bring(relay, FEEDBACK, forged, sender="fbl@provider.example"))[0] == 250
+    assert await told(relay) == []
+    assert await relay.relay.suppressions.find("bob@dest.example") is None
+    assert relay.relay.pauses.states()[0].tally.complained == 0
+    assert relay.counted("malote_bounce_mail_total", kind="unbelieved") == 1
+    (said,) = [entry for entry in log if entry["event"].startswith("a complaint is not believed")]
+    assert said["client"] == "127.0.0.1"
+    assert said["message"].encode() in message.content
+    # Nor with a return path that is made up.
+    guessed = message.mail_from.replace(message.mail_from[40], "3" if message.mail_from[40] != "3" else "4", 1)
+    again = arf(b"Return-Path: <%s>\r\n" % guessed.encode() + message.content)
+    assert (await bring(relay, FEEDBACK, again, sender="fbl@provider.example"))[0] == 250
+    assert await told(relay) == []
+
+
+async def test_a_complaint_without_a_return_path_is_matched_by_our_received_field_where_its_client_is_believed(
     relay: Any, site: Any, compose: Any
 ) -> None:
+    site.change(bounces={"feedback_networks": ("127.0.0.0/8",)})
+    await relay.relay._watcher.look()
     messages = await sent(relay, site, compose, "bob@dest.example", "eve@dest.example")
     hidden = messages[0].content  # a provider that leaves the envelope out
     unnamed = arf(hidden)
@@ -290,6 +316,8 @@ async def test_a_complaint_without_a_return_path_is_matched_by_our_received_fiel
 async def test_feedback_that_is_no_complaint_and_complaints_about_others_mail_change_nothing(
     relay: Any, site: Any, compose: Any
 ) -> None:
+    site.change(bounces={"feedback_networks": ("127.0.0.0/8",)})
+    await relay.relay._watcher.look()
     (message,) = await sent(relay, site, compose)
     for content in (
         arf(message.content, "not-spam"),
