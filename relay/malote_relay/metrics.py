@@ -67,7 +67,7 @@ class BounceMail(enum.StrEnum):
     UNKNOWN = "unknown"
 
 
-NOTICE_KINDS = ("failed", "delayed", "relayed", "summary")
+NOTICE_KINDS = ("failed", "delayed", "relayed", "bounced", "summary")
 
 SUPPRESSION_REASONS = ("bounce", "complaint", "manual")
 
