@@ -58,6 +58,8 @@ class BounceMail(enum.StrEnum):
     """Told before."""
     UNMATCHED = "unmatched"
     """About a message that is not, or no longer, known here."""
+    UNBELIEVED = "unbelieved"
+    """A complaint that has no return path in it, from nobody who would be believed without."""
     NO_FAILURE = "no_failure"
     """A report of a delay, a success, or of mail that is no spam."""
     AUTOMATIC_REPLY = "automatic_reply"
@@ -65,7 +67,7 @@ class BounceMail(enum.StrEnum):
     UNKNOWN = "unknown"
 
 
-NOTICE_KINDS = ("failed", "delayed", "relayed", "summary")
+NOTICE_KINDS = ("failed", "delayed", "relayed", "bounced", "summary")
 
 SUPPRESSION_REASONS = ("bounce", "complaint", "manual")
 

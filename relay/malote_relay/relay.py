@@ -131,6 +131,7 @@ class Relay:
             self._clock.now,
             self.metrics,
             self.consequences,
+            self._scheduler.tell_later,
         )
         self.bounces = BounceServer(self._intake, lambda: self._config, lambda: self._loaded.context)
         self.observatory = Observatory(self.metrics, self._heartbeat, self._readiness, self._refresh)

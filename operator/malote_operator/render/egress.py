@@ -11,8 +11,6 @@ from malote_operator.api.tenant import Tenant
 from malote_operator.settings import Settings
 from malote_relay import config as relay
 
-HTTPS = 443
-
 
 def delivery(tenant: Tenant, plan: Plan, settings: Settings) -> relay.Delivery:
     """The relay's `delivery`, but for whether it is frozen."""
@@ -41,7 +39,7 @@ def ports(chosen: relay.Delivery) -> tuple[int, ...]:
     if chosen.tls.mta_sts:
         wanted.append(chosen.tls.policy_port)
     if chosen.tls_reports.enabled:
-        wanted.append(HTTPS)  # a domain may want its reports at a URL
+        wanted += chosen.tls_reports.ports  # a domain may want its reports at a URL
     return tuple(dict.fromkeys(wanted))
 
 

@@ -8,6 +8,7 @@ domain has a return path of the relay's own (`malote_relay.returnpath`), both co
     session.py   the dialogue: no AUTH, recipients are return paths and feedback addresses only
     intake.py    what is done with a message: read, matched, written down; only then 250
     events.py    the message it is about, found in the store, and the event that is added
+    original.py  the header section of that message, as it came back
     mime.py      any octets as a tree of MIME parts, with bounded work
     dsn.py       reports on delivery, structured or not;  text.py  those that are only words
     arf.py       complaints

@@ -38,7 +38,10 @@ class Action(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RecipientStatus:
-    """What became of one recipient. `status` is an enhanced code, `diagnostic` what was said; both may be ""."""
+    """What became of one recipient. `status` is an enhanced code, `diagnostic` what was said; both may be "".
+
+    `diagnostic_type` is how it was said ("smtp" for a reply); "" for a report in words alone.
+    """
 
     action: Action
     status: str = ""
@@ -46,6 +49,7 @@ class RecipientStatus:
     final_recipient: str = ""
     original_recipient: str = ""
     remote: str = ""
+    diagnostic_type: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,7 @@ def _recipient(group: Fields) -> RecipientStatus | None:
         _address(final),
         _address(original),
         _untyped(first(group, "remote-mta"))[:255],
+        _type(said),
     )
 
 
@@ -143,6 +148,12 @@ def _untyped(value: str) -> str:
     """What stands after the type (`dns;`, `smtp;`)."""
     kind, semicolon, rest = value.partition(";")
     return rest.strip() if semicolon and re.fullmatch(r"\s*[\w-]{1,20}\s*", kind) else value.strip()
+
+
+def _type(value: str) -> str:
+    """The type, in lower case; "" for none."""
+    found = re.match(r"\s*([\w-]{1,20})\s*;", value, re.ASCII)
+    return found[1].lower() if found else ""
 
 
 def _address(value: str) -> str:

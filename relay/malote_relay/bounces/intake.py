@@ -2,32 +2,40 @@
 
 It is read, matched to the message it is about, and written down as an event; only then there is a positive answer.
 Who is believed: a bounce by the return path it came to, which nobody can make up; a complaint by a return path found
-in it, or by the id in the relay's Received field, which only those know who have the message. Automatic replies,
-challenges, reports of delays and what cannot be matched are taken, counted and forgotten.
+in it. The id in the relay's Received field is known to whoever has seen the message, forwarded or on a list, so it
+counts only from networks that are configured. Automatic replies, challenges, reports of delays, and what is not
+believed or cannot be matched are taken, counted and forgotten.
+
+The sender of a message that came back is told, once for each recipient, before the event is written down: killed in
+between, the relay is brought the report again and tells twice rather than never.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 import structlog
 
-from malote_relay.bounces import arf, dsn, events
+from malote_relay.bounces import arf, dsn, events, original
 from malote_relay.bounces.arf import Feedback
 from malote_relay.bounces.events import Matched, Report, Status
 from malote_relay.bounces.text import Kind
 from malote_relay.bounces.verdict import Bounce, verdict
 from malote_relay.config import RelayConfig
+from malote_relay.delivery.notices.due import Due, Reported, due_later
 from malote_relay.metrics import BounceMail, Metrics
 from malote_relay.returnpath import Current, NotOurs, Token
-from malote_relay.store.model import Tables
+from malote_relay.store.model import Outcome, Result, StoreError, Tables
+from malote_relay.submission.client import is_in
 
 _RECEIVED_ID: Final = re.compile(r"\bid ([0-9a-f]{22})\b")
 _MAX_IDS: Final = 10
+_TURNS: Final = 64
 
 _log = structlog.get_logger("malote.bounces")
 
@@ -75,6 +83,14 @@ class Nothing:
         """Nothing."""
 
 
+Tell = Callable[[Due], Awaitable[None]]
+"""Tells a sender, within what senders are told. Raises StoreError when nothing was kept."""
+
+
+async def nobody(due: Due) -> None:
+    """No sender is told."""
+
+
 FEEDBACK: Final = "feedback"
 """Stands for a feedback address, which names no message."""
 
@@ -82,7 +98,7 @@ Address = Token | str
 
 
 class Intake:
-    """Reads, matches and writes down. `config` and `paths` give those in force."""
+    """Reads, matches and writes down, and has senders told. `config` and `paths` give those in force."""
 
     def __init__(
         self,
@@ -92,8 +108,14 @@ class Intake:
         clock: Callable[[], float],
         metrics: Metrics,
         acts: Acts | None = None,
+        tell: Tell = nobody,
     ) -> None:
         self.acts: Acts = acts or Nothing()
+        self._tell = tell
+        # Reports about one message come in one after the other: what one tells, the next one finds told.
+        self._turns = [asyncio.Lock() for _ in range(_TURNS)]
+        # Those whose event could not be written since: whoever reports again and again must not be told so often.
+        self._told: set[tuple[str, bytes]] = set()
         self._tables = tables
         self._config = config
         self._paths = paths
@@ -106,11 +128,14 @@ class Intake:
             return FEEDBACK
         return self._paths().read(path, self._clock())
 
-    async def take(self, address: Address, content: bytes) -> None:
-        """Take a message in. Raises StoreError: nothing was kept then, and it must come again."""
+    async def take(self, address: Address, content: bytes, client: str = "") -> None:
+        """Take a message in that a client brought, by its address.
+
+        Raises StoreError: nothing was kept then, and it must come again.
+        """
         feedback = await asyncio.to_thread(arf.parse_arf, content)
         if feedback is not None:
-            await self._complaint(address, feedback, content)
+            await self._complaint(address, feedback, content, client)
             return
         report = await asyncio.to_thread(dsn.parse_dsn, content)
         if report is None:
@@ -132,7 +157,14 @@ class Intake:
         report = Report(
             Status.BOUNCED, now, token.message, bounce.bounce_class, bounce.words, bounce.host, token.mark
         )
-        matched = await self._tables.write(events.recording(report))
+        async with self._turns[hash(token.message) % _TURNS]:
+            found = await self._tables.read(events.looking(report))
+            key = (token.message, token.mark)
+            if found is not None and not (found.told or key in self._told):
+                await self._tell_sender(found, bounce, content, now)
+                self._told.add(key)
+            matched = await self._tables.write(events.recording(report))
+            self._told.discard(key)
         if matched is None:
             self._count(BounceMail.UNMATCHED)
             return
@@ -153,13 +185,43 @@ class Intake:
             )
         )
 
-    async def _complaint(self, address: Address, feedback: Feedback, content: bytes) -> None:
+    async def _tell_sender(self, found: Matched, bounce: Bounce, content: bytes, now: float) -> None:
+        """Tell the sender of what came back. Raises StoreError."""
+        if not self._config().bounces.tell_senders:
+            return
+        outcome = Outcome(found.queued, Result.FAILED, now, bounce.words, bounce.bounce_class, bounce.host)
+        header = await asyncio.to_thread(original.header, content)
+        due = due_later(outcome, Reported(bounce.status, bounce.diagnostic, header))
+        if due is None:
+            return
+        try:
+            await self._tell(due)
+        except StoreError:
+            raise
+        except Exception:  # a defect in the telling must not keep the bounce itself from being taken in
+            _log.exception("a sender could not be told of a bounce", message=found.queued.message_id)
+
+    async def _complaint(self, address: Address, feedback: Feedback, content: bytes, client: str) -> None:
         if not feedback.kind.complaint:
             self._count(BounceMail.NO_FAILURE)
             return
         now = self._clock()
         words = f"feedback: {feedback.kind.value}"
-        for message, mark in self._complained_of(address, feedback, content, now):
+        meant = self._named(address, feedback, content, now)
+        if not meant:
+            ids = [found[1] for found in _RECEIVED_ID.finditer(feedback.trace)]
+            meant = [(one, b"") for one in list(dict.fromkeys(ids))[:_MAX_IDS]]
+            if not self._is_known(client):
+                self._count(BounceMail.UNBELIEVED)
+                _log.warning(
+                    "a complaint is not believed: it has no return path in it, and its client is in none of "
+                    "bounces.feedbackNetworks",
+                    client=client,
+                    program=feedback.user_agent,
+                    message=meant[0][0] if meant else "",
+                )
+                return
+        for message, mark in meant:
             for recipient in [""] if mark else [*feedback.recipients, ""]:
                 report = Report(
                     Status.COMPLAINED, now, message, "complaint", words, feedback.user_agent, mark, recipient
@@ -179,21 +241,19 @@ class Intake:
                 return
         self._count(BounceMail.UNMATCHED)
 
-    def _complained_of(
-        self, address: Address, feedback: Feedback, content: bytes, now: float
-    ) -> list[tuple[str, bytes]]:
-        """The messages that may be meant, the surest first, with the recipient's mark where that is known."""
+    def _named(self, address: Address, feedback: Feedback, content: bytes, now: float) -> list[tuple[str, bytes]]:
+        """The message that a return path of ours names, and the recipient's mark: none, or one."""
         if isinstance(address, Token):
             return [(address.message, address.mark)]
-        tokens = []
         try:
-            tokens.append(self._paths().read(feedback.reverse_path, now))
+            tokens = [self._paths().read(feedback.reverse_path, now)]
         except NotOurs:
-            tokens += self._paths().found_in(content, now)[:1]
-        if tokens:
-            return [(token.message, token.mark) for token in tokens]
-        ids = dict.fromkeys(found[1] for found in _RECEIVED_ID.finditer(feedback.trace))
-        return [(one, b"") for one in list(ids)[:_MAX_IDS]]
+            tokens = self._paths().found_in(content, now)[:1]
+        return [(token.message, token.mark) for token in tokens]
+
+    def _is_known(self, client: str) -> bool:
+        """Whether it is a mailbox provider's, which need not show a return path."""
+        return is_in(client, map(ipaddress.ip_network, self._config().bounces.feedback_networks))
 
     def _count(self, kind: BounceMail) -> None:
         self._metrics.bounce_mail.labels(kind.value).inc()

@@ -43,10 +43,11 @@ def parts(message: email.message.Message) -> Iterator[email.message.Message]:
     while waiting:
         part = waiting.pop(0)
         yield part
-        waiting += _below(part)
+        waiting += below(part)
 
 
-def _below(part: email.message.Message) -> list[email.message.Message]:
+def below(part: email.message.Message) -> list[email.message.Message]:
+    """The parts directly below this one."""
     # Asked for only where there are some: getting a text in this way raises for some charsets.
     payload = part.get_payload() if part.is_multipart() else []
     return [one for one in payload if isinstance(one, email.message.Message)]
@@ -105,9 +106,9 @@ def groups(part: email.message.Message) -> list[Fields]:
     lines: list[str] = []
     if not part.is_multipart():
         return _cut(text(part).splitlines())
-    for below in _below(part):
-        lines += [f"{name}: {value}" for name, value in fields(below)]
-        lines += ["", *text(below).splitlines(), ""]
+    for one in below(part):
+        lines += [f"{name}: {value}" for name, value in fields(one)]
+        lines += ["", *text(one).splitlines(), ""]
     encoding = first(fields(part), "content-transfer-encoding").lower()
     if encoding in ("base64", "quoted-printable"):
         lines = _decoded("\n".join(lines).strip(), encoding).splitlines()

@@ -213,7 +213,7 @@ class BounceSession(Wire):
             return self._too_big()
         try:
             for address in recipients:
-                await self._intake.take(address, content)
+                await self._intake.take(address, content, self.client)
         except StoreError as error:
             _log.warning("a bounce could not be kept", error=str(error))
             return replies.INTERNAL_ERROR

@@ -14,13 +14,21 @@ _REPLY = re.compile(r"(?<![\d.])([45][0-5]\d)[ -]+(?:#?([45]\.\d{1,3}\.\d{1,3}) 
 
 @dataclass(frozen=True, slots=True)
 class Bounce:
-    """A failure told of after delivery. `words` read like a reply; `host` is who refused or reports."""
+    """A failure told of after delivery. `words` read like a reply; `host` is who refused or reports.
+
+    `status` is the enhanced code, `diagnostic` what was said behind its type, as reported; each may be "".
+    """
 
     bounce_class: str
     permanent: bool
     words: str
     host: str
+    status: str = ""
+    diagnostic: str = ""
 
+
+_MAX_TEXT = 800
+"""Characters of what was said: they go into a line of a mail, in whatever form."""
 
 _UNTOLD = {"4": 499, "5": 599}
 """Stand for a reply code that nobody told: no rule goes by them."""
@@ -31,7 +39,7 @@ def verdict(dsn: Dsn) -> Bounce | None:
     failed = next((one for one in dsn.recipients if one.action is Action.FAILED), None)
     if failed is None:
         return None
-    text = " ".join(failed.diagnostic.split())
+    text = " ".join(failed.diagnostic.split())[:_MAX_TEXT]
     found = _REPLY.search(text)
     code, enhanced = (int(found[1]), found[2] or "") if found else (0, "")
     said = text[found.end() :] if found else text
@@ -44,4 +52,6 @@ def verdict(dsn: Dsn) -> Bounce | None:
     host = failed.remote or dsn.reporter
     read = classify(Reply(code or _UNTOLD.get(status[:1], 599), (said,)), host)
     words = Reply(code or (450 if status[:1] == "4" else 550), (said,))
-    return Bounce(read.bounce_class, words.permanent, str(words), host)
+    kind = failed.diagnostic_type or ("smtp" if found and not found.start() else "x-text")
+    told = f"{kind}; {text}" if text else ""
+    return Bounce(read.bounce_class, words.permanent, str(words), host, failed.status or enhanced, told)

@@ -64,7 +64,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     """What one client, and all together, may take of the relay; times in seconds.
 
     A client is an IPv4 address or an IPv6 network of 64 bits. Connections count to the limit per minute until
-    their client has signed in.
+    their client has signed in. A session ends after `max_refused_per_session` commands that were refused, or named a
+    recipient again, without a message taken in between.
     """
 
     max_sessions: Positive = 500
@@ -76,6 +77,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     max_body_bytes_in_flight: Positive = 512 * 1024 * 1024
     min_free_bytes: NotNegative = 64 * 1024 * 1024
     max_auth_failures_per_session: Positive = 3
+    max_refused_per_session: Positive = 1000
 
 
 class SignIn(Struct, frozen=True, kw_only=True):

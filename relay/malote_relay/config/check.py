@@ -135,6 +135,14 @@ def _bounces(config: RelayConfig) -> str:
         local, _, host = address.rpartition("@")
         if not local or not local.isascii() or not is_host_name(host):
             return f"bounces.feedbackAddresses[{number}]: {address!r} is not an address: write user@domain"
+    if said := network_complaint("bounces.feedbackNetworks", bounces.feedback_networks):
+        return said
+    for number, network in enumerate(bounces.feedback_networks):
+        if not ipaddress.ip_network(network).prefixlen:
+            return (
+                f"bounces.feedbackNetworks[{number}]: {network} is everybody, and anybody can make up a complaint: "
+                "write the networks that your mailbox providers report from"
+            )
     return ""
 
 

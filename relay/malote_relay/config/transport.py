@@ -56,8 +56,12 @@ class OutgoingTls(Struct, frozen=True, kw_only=True):
 
 
 class TlsReports(Struct, frozen=True, kw_only=True):
-    """Daily reports (RFC 8460) to domains that ask for them: who sends them, and whom to write to about them."""
+    """Daily reports (RFC 8460) to domains that ask for them: who sends them, and whom to write to about them.
+
+    A domain names the URL it wants its reports at; only those at one of `ports` are posted to.
+    """
 
     enabled: bool = True
     organization: str = ""
     contact: str = ""
+    ports: tuple[Port, ...] = (443,)

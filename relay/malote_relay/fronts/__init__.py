@@ -8,6 +8,7 @@ it, and hands the finished message to the core, which charges, commits and answe
     protocol.py    what they say to each other;  channel.py  and over what
     leases.py      the core's side of the hour's units: a few in stock with each front while there is plenty
     purse.py       a front's side of them
+    memory.py      what the core remembers of sign-ins
     standins.py    what a front has instead of the desk, the sender checks and the metrics
     process.py     a front, from its start to its end
     supervisor.py  the core's side: starting, reloading, restarting and ending them

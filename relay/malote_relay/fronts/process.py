@@ -135,7 +135,7 @@ class Front:
             case Came():
                 self._crowd.note(frame.client, frame.change)
             case Noted():
-                self._server.note(frame.seen, frame.client, frame.account)
+                self._server.note(frame.seen, frame.client, frame.account, frame.age)
             case Ping():
                 self._say(Pong())
             case Begin():

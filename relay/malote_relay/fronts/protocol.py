@@ -129,11 +129,15 @@ class Came(Frame, frozen=True):
 
 
 class Noted(Frame, frozen=True):
-    """What a client did that counts against limits everywhere: from a front to the core, and on to the others."""
+    """What a client did that counts against limits everywhere: from a front to the core, and on to the others.
+
+    It was `age` seconds ago: a front that is started anew hears of what happened before.
+    """
 
     seen: Seen
     client: str
     account: str
+    age: float = 0.0
 
 
 class Refusal(Frame, frozen=True):

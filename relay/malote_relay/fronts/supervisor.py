@@ -2,7 +2,8 @@
 
 Sessions are counted in the core and told on, so that each front holds all of them against the limits; a limit can be
 exceeded by as many as come to different fronts within a millisecond. Octets in flight are divided among the fronts.
-Failed sign-ins and connections without one are counted so, too; a front that is started anew has yet to hear of them.
+Failed sign-ins and connections without one are counted so, too; a front that is started anew is told of the sign-ins
+that there were, and has yet to hear of the minute's connections.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from malote_relay.config import Listen
 from malote_relay.fronts import protocol, standins
 from malote_relay.fronts.channel import Channel
 from malote_relay.fronts.leases import Leases
+from malote_relay.fronts.memory import SignIns
 from malote_relay.fronts.protocol import (
     Answer,
     Ask,
@@ -125,6 +127,7 @@ class Fronts:
         self._configuration = configuration
         self._fronts: list[_Front] = []
         self._leases = Leases(window, clock.now, self._say)
+        self._sign_ins = SignIns()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         self._sessions = 0
@@ -298,6 +301,7 @@ class Fronts:
                     del front.clients[frame.client]
                 self._came(front, frame.client, frame.change)
             case Noted():
+                self._sign_ins.note(frame)
                 self._tell_others(front, frame)
             case Refusal():
                 self._metrics.refused(Refused(frame.reason))
@@ -357,6 +361,8 @@ class Fronts:
                 if other is not front:
                     for client, count in other.clients.items():
                         self._tell(front, Came(client, count))
+            for noted in self._sign_ins.told():
+                self._tell(front, noted)
             self._tell(front, Begin())
         front.confirmed.set()
 

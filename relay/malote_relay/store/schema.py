@@ -115,7 +115,19 @@ CREATE TABLE clock (
 );
 """
 
-MIGRATIONS: Final[tuple[str, ...]] = (_TABLES, _DSN, _ASKING, suppressions.TABLE + pauses.TABLE, _TLS, _CLOCK)
+_TOLD_LATER = """
+ALTER TABLE events ADD COLUMN dsn TEXT NOT NULL DEFAULT '';  -- as the recipient's: a bounce may be told of much later
+"""
+
+MIGRATIONS: Final[tuple[str, ...]] = (
+    _TABLES,
+    _DSN,
+    _ASKING,
+    suppressions.TABLE + pauses.TABLE,
+    _TLS,
+    _CLOCK,
+    _TOLD_LATER,
+)
 """Script number n turns version n into n + 1; `PRAGMA user_version` says where a file stands."""
 
 _STATEMENTS: Final = 320

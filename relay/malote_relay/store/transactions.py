@@ -181,9 +181,10 @@ def record(connection: sqlite3.Connection, outcomes: Sequence[Outcome]) -> Ended
     for chunk in _chunks(events):
         connection.execute(
             "INSERT INTO events (at, message, account, reverse_path, header_from, recipient, domain, status,"  # noqa: S608
-            " bounce_class, reply, host, tls, attempt, received_at, size, flags)"
+            " bounce_class, reply, host, tls, attempt, received_at, size, flags, dsn)"
             " SELECT v.column2, m.id, m.account, m.reverse_path, m.header_from, r.address, r.domain, v.column3,"
-            " v.column4, v.column5, v.column6, v.column7, r.attempts + 1, m.received_at, m.size, m.flags"
+            " v.column4, v.column5, v.column6, v.column7, r.attempts + 1, m.received_at, m.size, m.flags,"
+            " r.dsn"
             f" FROM (VALUES {_values(chunk)}) AS v CROSS JOIN recipients AS r ON r.id = v.column1"
             " CROSS JOIN messages AS m ON m.seq = r.id >> 16",
             _flat(chunk),

@@ -21,6 +21,7 @@ from typing import Any, Final, Generic, TypeVar
 import structlog
 
 from malote_relay.config import Listen
+from malote_relay.submission.client import is_in
 from malote_relay.submission.proxy import ProxyError, missing, source
 
 _PAUSE_SECONDS: Final = 1.0
@@ -92,7 +93,7 @@ class Listener(Generic[P]):
                     await asyncio.sleep(_PAUSE_SECONDS)
                     continue
                 proxies = self._proxies()
-                if proxies and _is_in(peer[0], proxies):
+                if proxies and is_in(peer[0], proxies):
                     if self._unheard >= _MAX_UNHEARD:
                         connection.close()
                         continue
@@ -162,11 +163,6 @@ async def _header(connection: socket.socket) -> bytes:
             return b""
         header += octets
     return header
-
-
-def _is_in(address: str, networks: Networks) -> bool:
-    found = ipaddress.ip_address(address.partition("%")[0])
-    return any(found in network for network in networks)
 
 
 @dataclass(frozen=True, slots=True)

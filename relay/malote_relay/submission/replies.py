@@ -61,6 +61,9 @@ NOT_IMPLEMENTED = Reply(502, "5.5.1", "this command is not offered here")
 LINE_TOO_LONG = Reply(500, "5.5.2", "the command line is too long")
 BAD_LINE_END = Reply(500, "5.5.2", "end every line with CR LF; a CR, LF or NUL alone is not taken")
 TOO_MANY_ERRORS = Reply(421, "4.7.0", "too many bad commands: goodbye")
+TOO_MUCH_REFUSED = Reply(
+    421, "4.7.0", "too many recipients and messages were refused in this session: see the replies to them; goodbye"
+)
 IDLE_TOO_LONG = Reply(421, "4.4.2", "what was waited for did not come in time: goodbye")
 STOPPING = Reply(421, "4.3.2", "the relay is being restarted: try again in a minute")
 TOO_MANY_SESSIONS = Reply(

@@ -69,15 +69,15 @@ class SubmissionServer:
         """Use another certificate from the next handshake on."""
         self._context = context
 
-    def note(self, seen: Seen, client: str, account: str) -> None:
-        """Take in what another process that listens on the same ports saw of a client."""
+    def note(self, seen: Seen, client: str, account: str, age: float = 0.0) -> None:
+        """Take in what another process that listens on the same ports saw of a client, `age` seconds ago."""
         if seen is Seen.CONNECTED:
             self._admission.note(client)
             return
         if seen is Seen.SIGNED_IN:
             self._admission.signed_in(client)
-        now = asyncio.get_running_loop().time()
-        self.guard.note(seen, client, account, self._door.rules.config.sign_in, now)
+        at = asyncio.get_running_loop().time() - age
+        self.guard.note(seen, client, account, self._door.rules.config.sign_in, at)
 
     async def start(self, places: Places | None = None) -> None:
         """Take clients from these sockets, or from those that the configuration says. Raises OSError, with words."""

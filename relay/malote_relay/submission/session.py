@@ -92,6 +92,7 @@ class Session(SignsIn):
         self._transfer: Transfer | None = None  # between commands only after BDAT
         self._bad = 0
         self._idle = 0
+        self._refused = 0  # well written, and to no purpose: each may have cost a look into the store, or a call-out
 
     @property
     def in_transaction(self) -> bool:
@@ -147,13 +148,19 @@ class Session(SignsIn):
         self._idle += verb in _IDLE
         if self._bad > MAX_BAD_COMMANDS or self._idle > MAX_IDLE_COMMANDS:
             self.leave(replies.TOO_MANY_ERRORS)
+        elif self._refused >= self._door.rules.config.limits.max_refused_per_session:
+            self.leave(replies.TOO_MUCH_REFUSED)
+            name = self._account.name if self._account is not None else ""
+            _log.warning("too much was refused in a session", client=self.client, account=name)
 
     async def push(self, status: Reply | str | bytes) -> None:
         """Queue a reply, in our words, and count what is refused."""
         reply = _OUR_WORDS.get(status, status) if isinstance(status, str) else status
         await super().push(reply)
         if isinstance(reply, Reply):
-            self._bad += reply.code in _BAD
+            bad = reply.code in _BAD
+            self._bad += bad
+            self._refused += reply.code >= 400 and not bad
             self._door.refused(reply, self._account)
 
     def _set_rset_state(self) -> None:
@@ -224,7 +231,10 @@ class Session(SignsIn):
             raise CommandError(replies.IN_CHUNKS)
         postmaster = self._door.rules.postmaster(transaction.sender)
         rcpt = commands.rcpt(arg, smtputf8=transaction.smtputf8, postmaster=postmaster)
-        await self.push(await self._door.add_recipient(transaction, rcpt))
+        before = len(transaction.recipients)
+        reply = await self._door.add_recipient(transaction, rcpt)
+        self._refused += reply.positive and len(transaction.recipients) == before
+        await self.push(reply)
 
     async def smtp_DATA(self, arg: str) -> None:
         """Take the content, and the message."""
@@ -291,7 +301,7 @@ class Session(SignsIn):
             self._set_rset_state()
         await self.push(reply)
         if reply.positive:
-            self._bad = self._idle = 0
+            self._bad = self._idle = self._refused = 0
 
     def _open_transaction(self) -> Transaction:
         if self._transaction is not None:

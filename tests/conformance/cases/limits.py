@@ -121,6 +121,24 @@ def bad_commands_without_end(server: Server) -> None:
         matches(reply, "500 502 503 521 554")
 
 
+@case("RFC5321-7.8", "A client that names recipients without end is stopped with 421 in the end", level=SHOULD)
+def recipients_without_end(server: Server) -> None:
+    client = server.at(MAIL)
+    line, at_once = f"RCPT TO:<{server.recipient}>\r\n".encode(), 100
+    for _ in range(30):
+        client.send(line * at_once)
+        for _ in range(at_once):
+            try:
+                reply = client.reply()
+            except Closed:
+                raise Broken("it closed without a word") from None
+            if reply.code == 421:
+                expect(client.closed(), "it said 421 and stayed")
+                return
+            matches(reply, "250 251 4xx 5xx")
+    raise Broken("3,000 recipients and no end in sight")
+
+
 @case("RFC5321-4.5.3.1", "Many sessions one after the other get the same service")
 def many_sessions(server: Server) -> None:
     for _ in range(25):

@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from malote_dev.mailworld.behaviour import TlsMode
 from malote_dev.mailworld.certificates import tlsa
@@ -163,7 +164,7 @@ async def test_reports_by_https_are_tried_again_until_they_are_taken(world: Any)
     world.dns.set("reports.example", "A", web.address)
     rua = f"https://reports.example:{web.port}/v1/tlsrpt?x=y"
     world.dns.set("_smtp._tls.shop.example", "TXT", f"v=TLSRPTv1; rua={rua}", ttl=0)
-    await world.start(sign=sign, tls=world.trust())
+    await world.start(sign=sign, tls=world.trust(), tls_reports=TlsReports(ports=(web.port,)))
     await sent(world, "bia@shop.example")
     await next_day(world)
     await world.scheduler._security.tell()
@@ -211,12 +212,38 @@ async def test_without_a_key_a_report_by_https_leaves_all_the_same(world: Any) -
     world.dns.set("reports.example", "A", web.address)
     rua = f"mailto:tls@shop.example,https://reports.example:{web.port}/v1"
     world.dns.set("_smtp._tls.shop.example", "TXT", f"v=TLSRPTv1; rua={rua}", ttl=0)
-    await world.start(tls=world.trust())
+    await world.start(tls=world.trust(), tls_reports=TlsReports(ports=(web.port,)))
     await sent(world, "bia@shop.example")
     await next_day(world)
     world.clock.ahead += 3601
     await world.scheduler._security.tell()
     assert [visit.request for visit in web.visits] == ["POST /v1"], "once, and the mail is not waited for"
+
+
+async def test_a_domain_cannot_have_reports_posted_to_any_port_it_likes(world: Any) -> None:
+    mx = await world.domain("shop.example")
+    web = await world.policy("unused.example", "none", names=["reports.example"])
+    web.pages["reports.example"] = Page(b"", 201)
+    world.dns.set("reports.example", "A", web.address)
+    rua = f"rua=https://reports.example:{web.port}/"
+    world.dns.set("_smtp._tls.shop.example", "TXT", f"v=TLSRPTv1; {rua}", ttl=0)
+    await world.start(sign=sign, tls=world.trust())
+    await sent(world, "bia@shop.example")
+    with capture_logs() as log:
+        await next_day(world)
+        await world.scheduler._security.tell()
+    (said,) = [entry for entry in log if entry["event"] == "no TLS report"]
+    assert (said["domain"], said["to"]) == ("shop.example", rua.removeprefix("rua="))
+    assert said["error"].startswith(f"port {web.port} is not among those that reports are posted to")
+    assert web.visits == []
+    assert await world.store.read(lambda db: db.execute("SELECT count(*) FROM tls_results").fetchone()) == (0,)
+    # Where it wants them elsewhere too they go there.
+    world.dns.set("_smtp._tls.shop.example", "TXT", f"v=TLSRPTv1; {rua},mailto:tls@shop.example", ttl=0)
+    world.scheduler._pool.close_idle()  # reports count sessions
+    await sent(world, "bia@shop.example")
+    await next_day(world)
+    assert (await mx.wait_for(3))[2].recipients == ("tls@shop.example",)
+    assert web.visits == []
 
 
 async def test_a_report_waits_over_a_restart_and_is_given_up_after_days(world: Any) -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import email
+import email.policy
 import smtplib
 import ssl
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from malote_dev.mailworld.behaviour import Action, Behaviour
 from malote_dev.mailworld.verify import verify
 from malote_relay.bounces import session
 from malote_relay.bounces.intake import Consequence
-from malote_relay.config import KEYS_DIRECTORY, Bounces, Domain, Listen
+from malote_relay.config import KEYS_DIRECTORY, Bounces, DkimKey, Domain, Listen, Notices
 from malote_relay.store.model import StoreError
 
 HOST = "bounces.acme.example"
@@ -89,6 +92,13 @@ async def told(relay: Any) -> list[tuple[Any, ...]]:
     return [row for row in await events(relay) if row[0] in ("bounced", "complained")]
 
 
+async def gone(relay: Any, count: int) -> None:
+    """Wait until so many deliveries are written down: what they were of is no longer kept."""
+    async with asyncio.timeout(10):
+        while [row[0] for row in await events(relay)].count("delivered") < count:  # noqa: ASYNC110  # it is told nowhere
+            await asyncio.sleep(0.02)
+
+
 async def sent(relay: Any, site: Any, compose: Any, *to: str) -> list[Any]:
     """Send a message; what the recipients' host received."""
     await relay.send(compose(), to=to or ("bob@dest.example",))
@@ -97,15 +107,23 @@ async def sent(relay: Any, site: Any, compose: Any, *to: str) -> list[Any]:
 
 
 def dsn(
-    recipient: str, *, action: str = "failed", status: str = "5.1.1", said: str = "550 5.1.1 no such user"
+    recipient: str,
+    *,
+    action: str = "failed",
+    status: str = "5.1.1",
+    said: str = "550 5.1.1 no such user",
+    original: bytes = b"",
 ) -> bytes:
-    return (
+    report = (
         "From: MAILER-DAEMON@dest.example\r\nSubject: Undelivered\r\nMIME-Version: 1.0\r\n"
         'Content-Type: multipart/report; report-type=delivery-status; boundary="b"\r\n\r\n--b\r\n'
         "Content-Type: text/plain\r\n\r\nSorry.\r\n--b\r\nContent-Type: message/delivery-status\r\n\r\n"
         f"Reporting-MTA: dns; mx.dest.example\r\n\r\nFinal-Recipient: rfc822; {recipient}\r\nAction: {action}\r\n"
-        f"Status: {status}\r\nDiagnostic-Code: smtp; {said}\r\n\r\n--b--\r\n"
+        f"Status: {status}\r\nDiagnostic-Code: smtp; {said}\r\n\r\n"
     ).encode()
+    if original:
+        report += b"--b\r\nContent-Type: message/rfc822\r\n\r\n" + original + b"\r\n"
+    return report + b"--b--\r\n"
 
 
 def arf(original: bytes, kind: str = "abuse", more: str = "") -> bytes:
@@ -273,9 +291,34 @@ async def test_a_bounce_and_a_complaint_suppress_the_recipient(
     assert (tally.bounced, tally.complained) == (not complains, complains)
 
 
-async def test_a_complaint_without_a_return_path_is_matched_by_our_received_field(
+async def test_who_knows_a_messages_id_cannot_make_up_a_complaint(relay: Any, site: Any, compose: Any) -> None:
+    """The id is in the Received field, and so with all whom the message was forwarded to."""
+    relay.relay._intake.acts = relay.relay.consequences
+    (message,) = await sent(relay, site, compose)
+    forged = arf(message.content, more="Original-Rcpt-To: bob@dest.example\r\n")
+    site.change(bounces={"feedback_networks": ("192.0.2.0/24", "2001:db8::/32")})
+    await relay.relay._watcher.look()
+    with capture_logs() as log:
+        assert (await bring(relay, FEEDBACK, forged, sender="fbl@provider.example"))[0] == 250
+    assert await told(relay) == []
+    assert await relay.relay.suppressions.find("bob@dest.example") is None
+    assert relay.relay.pauses.states()[0].tally.complained == 0
+    assert relay.counted("malote_bounce_mail_total", kind="unbelieved") == 1
+    (said,) = [entry for entry in log if entry["event"].startswith("a complaint is not believed")]
+    assert said["client"] == "127.0.0.1"
+    assert said["message"].encode() in message.content
+    # Nor with a return path that is made up.
+    guessed = message.mail_from.replace(message.mail_from[40], "3" if message.mail_from[40] != "3" else "4", 1)
+    again = arf(b"Return-Path: <%s>\r\n" % guessed.encode() + message.content)
+    assert (await bring(relay, FEEDBACK, again, sender="fbl@provider.example"))[0] == 250
+    assert await told(relay) == []
+
+
+async def test_a_complaint_without_a_return_path_is_matched_by_our_received_field_where_its_client_is_believed(
     relay: Any, site: Any, compose: Any
 ) -> None:
+    site.change(bounces={"feedback_networks": ("127.0.0.0/8",)})
+    await relay.relay._watcher.look()
     messages = await sent(relay, site, compose, "bob@dest.example", "eve@dest.example")
     hidden = messages[0].content  # a provider that leaves the envelope out
     unnamed = arf(hidden)
@@ -290,6 +333,8 @@ async def test_a_complaint_without_a_return_path_is_matched_by_our_received_fiel
 async def test_feedback_that_is_no_complaint_and_complaints_about_others_mail_change_nothing(
     relay: Any, site: Any, compose: Any
 ) -> None:
+    site.change(bounces={"feedback_networks": ("127.0.0.0/8",)})
+    await relay.relay._watcher.look()
     (message,) = await sent(relay, site, compose)
     for content in (
         arf(message.content, "not-spam"),
@@ -353,6 +398,154 @@ async def test_the_relays_own_notices_go_to_the_sender_and_not_to_the_return_pat
     assert (report.mail_from, report.recipients) == ("", ("ana@acme.example",))
 
 
+def groups(notice: Any) -> tuple[Any, Any, Any]:
+    """Of a notice: what it says of the message, what of the recipient, and what came back."""
+    document: Any = email.message_from_bytes(notice.content, policy=email.policy.SMTP)
+    _, status, returned = document.iter_parts()
+    about, recipient = status.get_payload()
+    return about, recipient, returned
+
+
+async def test_the_sender_is_told_of_a_bounce_with_the_words_of_who_bounced_it(
+    relay: Any, site: Any, compose: Any
+) -> None:
+    world = site.world
+    (site.directory / KEYS_DIRECTORY / "notices.pem").write_bytes(world.key.pem)
+    site.change(notices=Notices(keys=(DkimKey(selector="n1", file="notices.pem"),)))
+    await relay.relay._watcher.look()
+    world.dns.set("n1._domainkey.out.acme.smtp.example", "TXT", world.key.record)
+    world.dns.set("out.acme.smtp.example", "TXT", "v=spf1 ip4:127.0.0.0/8 -all")
+    world.dns.set("_dmarc.out.acme.smtp.example", "TXT", "v=DMARC1; p=reject; adkim=s; aspf=s")
+    (message,) = await sent(relay, site, compose)
+    await gone(relay, 1)
+    report = dsn("bob@elsewhere.example", said="550-5.1.1 no\r\n 550 5.1.1 such user", original=message.content)
+    assert (await bring(relay, message.mail_from, report))[0] == 250
+    (notice,) = await world.provider.wait_for(1)
+    assert (notice.mail_from, notice.recipients) == ("", ("ana@acme.example",))
+    about, recipient, returned = groups(notice)
+    assert about["Reporting-MTA"] == "dns; out.acme.smtp.example"
+    assert recipient["Final-Recipient"] == "rfc822; bob@dest.example"
+    assert (recipient["Action"], recipient["Status"]) == ("failed", "5.1.1")
+    assert recipient["Remote-MTA"] == "dns; mx.dest.example"
+    assert recipient["Diagnostic-Code"] == "smtp; 550-5.1.1 no 550 5.1.1 such user"
+    assert returned.get_content_type() == "text/rfc822-headers"
+    assert b"\r\nMessage-ID: " in message.content
+    assert message.content.partition(b"\r\nMessage-ID: ")[2].split(b"\r\n")[0] in notice.content
+    assert (await verify(notice.content, notice.peer, notice.helo, notice.mail_from, world.dns)).all_pass
+    assert relay.counted("malote_notices_total", kind="bounced", result="sent") == 1
+
+
+async def test_the_sender_is_told_once_however_often_a_bounce_is_reported(
+    relay: Any, site: Any, compose: Any
+) -> None:
+    messages = await sent(relay, site, compose, "bob@dest.example", "eve@dest.example")
+    for _ in range(2):
+        replies = await asyncio.gather(  # both at the same time
+            *(bring(relay, one.mail_from, dsn(one.recipients[0])) for one in messages for _ in range(2))
+        )
+        assert {code for code, _ in replies} == {250}
+    notices = await site.world.provider.wait_for(2)
+    await asyncio.sleep(0.3)
+    assert len(notices) == 2
+    assert {groups(one)[1]["Final-Recipient"] for one in notices} == {
+        "rfc822; bob@dest.example",
+        "rfc822; eve@dest.example",
+    }
+
+
+@pytest.mark.parametrize(
+    ("notify", "told"), [("NEVER", False), ("SUCCESS", False), ("FAILURE", True), ("SUCCESS,FAILURE", True)]
+)
+async def test_a_bounce_is_told_as_the_sender_asked_for_failures(
+    relay: Any, site: Any, notify: str, told: bool
+) -> None:
+    session = await relay.signed_in()
+    assert (await session.say("MAIL FROM:<ana@acme.example> ENVID=QQ1")).startswith("250 ")
+    command = f"RCPT TO:<bob@dest.example> NOTIFY={notify} ORCPT=rfc822;bob@old.example"
+    assert (await session.say(command)).startswith("250 ")
+    assert (await session.say("DATA")).startswith("354 ")
+    assert (await session.say(b"From: <ana@acme.example>\r\n\r\nHello\r\n.\r\n")).startswith("250 ")
+    (message,) = await site.world.mx.wait_for(1)
+    await gone(relay, 1)
+    relayed = 1 if "SUCCESS" in notify else 0
+    await site.world.provider.wait_for(relayed)
+    assert (await bring(relay, message.mail_from, dsn("bob@dest.example")))[0] == 250
+    notices = await site.world.provider.wait_for(relayed + told)
+    assert relay.counted("malote_notices_total", kind="bounced", result="sent") == told
+    if told:
+        about, recipient, returned = groups(notices[-1])
+        assert about["Original-Envelope-Id"] == "QQ1"
+        assert recipient["Original-Recipient"] == "rfc822; bob@old.example"
+        assert "no longer kept here" in returned.get_payload()  # it was delivered, and the report had nothing of it
+
+
+async def test_senders_are_told_within_their_limit_and_only_where_that_is_wanted(
+    relay: Any, site: Any, compose: Any
+) -> None:
+    site.change(notices={"per_sender_per_hour": 1})
+    await relay.relay._watcher.look()
+    messages = await sent(relay, site, compose, *(f"u{number}@dest.example" for number in range(4)))
+    for one in messages[:3]:
+        assert (await bring(relay, one.mail_from, dsn(one.recipients[0])))[0] == 250
+    assert relay.counted("malote_notices_total", kind="bounced", result="sent") == 1
+    assert relay.counted("malote_notices_total", kind="bounced", result="withheld") == 2
+    site.change(bounces={"tell_senders": False})
+    await relay.relay._watcher.look()
+    assert (await bring(relay, messages[3].mail_from, dsn(messages[3].recipients[0])))[0] == 250
+    assert len(await told(relay)) == 4
+    assert relay.counted("malote_notices_total", kind="bounced", result="withheld") == 2
+
+
+async def test_a_bounce_whose_notice_cannot_be_kept_is_asked_for_again(
+    relay: Any, site: Any, compose: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (message,) = await sent(relay, site, compose)
+
+    async def full(notice: Any) -> Any:
+        raise StoreError("the disk is full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(relay.relay._store, "enqueue", full)
+        assert (await bring(relay, message.mail_from, dsn("bob@dest.example")))[0] == 451
+    assert await told(relay) == []
+    assert (await bring(relay, message.mail_from, dsn("bob@dest.example")))[0] == 250
+    assert len(await site.world.provider.wait_for(1)) == 1
+    assert len(await told(relay)) == 1
+
+
+async def test_a_sender_is_told_again_only_when_a_kill_came_between_telling_and_writing_down(
+    relay: Any, site: Any, compose: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (message,) = await sent(relay, site, compose)
+
+    async def refuses(work: Any) -> Any:
+        raise StoreError("not now")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(relay.relay._store, "write", refuses)
+        for _ in range(3):
+            assert (await bring(relay, message.mail_from, dsn("bob@dest.example")))[0] == 451
+    assert len(await site.world.provider.wait_for(1)) == 1
+    relay.relay._intake._told.clear()  # what a new life of the relay does not know
+    for _ in range(2):
+        assert (await bring(relay, message.mail_from, dsn("bob@dest.example")))[0] == 250
+    assert len(await site.world.provider.wait_for(2)) == 2
+    assert len(await told(relay)) == 1
+
+
+async def test_a_defect_in_telling_does_not_keep_the_bounce_out(
+    relay: Any, site: Any, compose: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (message,) = await sent(relay, site, compose)
+
+    async def defect(due: Any) -> None:
+        raise ValueError("a defect")
+
+    monkeypatch.setattr(relay.relay._intake, "_tell", defect)
+    assert (await bring(relay, message.mail_from, dsn("bob@dest.example")))[0] == 250
+    assert len(await told(relay)) == 1
+
+
 async def test_success_is_told_by_the_relay_since_a_report_to_its_return_path_would_reach_nobody(
     relay: Any, site: Any
 ) -> None:
@@ -400,7 +593,7 @@ async def test_a_session_ends_after_a_while_also_with_a_transaction_open(
     reader, writer = await asyncio.open_connection("127.0.0.1", relay.relay.bounces.port)
     writer.write(b"HELO mx.dest.example\r\nMAIL FROM:<>\r\n")
     answers = [(await reader.readline())[:3] for _ in range(3)]
-    monkeypatch.setattr(session, "MAX_SECONDS", 0.0)
+    monkeypatch.setattr(session, "MAX_SECONDS", -1.0)  # the loop's clock may not have moved yet
     writer.write(b"NOOP\r\n")
     answers += [line[:3] for line in (await asyncio.wait_for(reader.read(), 5.0)).splitlines()]
     assert answers == [b"220", b"250", b"250", b"250", b"421"]

@@ -127,6 +127,32 @@ async def test_failed_sign_ins_are_capped_over_all_fronts(start: Any, site: Any)
     assert answers == ["421"] * 8
 
 
+async def test_a_front_that_is_started_anew_knows_of_the_failed_sign_ins_before_it(
+    start: Any, site: Any, eventually: Any
+) -> None:
+    site.change(sign_in={"max_failures_per_client": 4, "max_failures_per_client_and_account": 100})
+    relay = await start()
+    token = plain("somebody", "wrong")
+
+    async def guess() -> Any:
+        dialogue = await relay.secure()
+        await dialogue.say("EHLO client.example")
+        dialogue.send(f"AUTH PLAIN {token}")
+        return dialogue
+
+    for _ in range(4):
+        dialogue = await guess()
+        with pytest.raises(TimeoutError):  # the answer to a failure is delayed, its count is not
+            await dialogue.read(0.3)
+    server = relay.relay.server
+    first = set(server.pids)
+    for pid in first:
+        os.kill(pid, signal.SIGKILL)
+    await eventually(lambda: not first & set(server.pids) and all(front.begun for front in server._fronts), 15.0)
+    for _ in range(6):  # whichever front they come to
+        assert (await (await guess()).read()).startswith("421 4.7.0 too many failed sign-ins")
+
+
 async def test_connections_without_sign_in_are_limited_over_all_fronts(
     start: Any, site: Any, eventually: Any
 ) -> None:

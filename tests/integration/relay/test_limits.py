@@ -38,6 +38,50 @@ async def test_recipients_of_a_message_are_limited(start: Callable[[], Any], sit
     assert answers == ["250 2.1.5", "250 2.1.5", "452 4.5.3"]
 
 
+@pytest.mark.parametrize(
+    ("recipients", "command", "answer"),
+    [
+        (1, "RCPT TO:<gone@dest.example>", "550 5.7.1"),  # suppressed
+        (2, "RCPT TO:<eve@dest.example>", "452 4.5.3"),  # one more than a message may have
+        (1, "RCPT TO:<bob@dest.example>", "250 2.1.5"),  # named before
+        (0, "MAIL FROM:<ana@other.example>", "550 5.7.1"),
+    ],
+)
+async def test_refusals_without_end_end_the_session(
+    site: Any, start: Callable[[], Any], recipients: int, command: str, answer: str
+) -> None:
+    site.change(limits={"max_refused_per_session": 30}, plan={"max_recipients": 2})
+    relay = await start()
+    await relay.relay.suppressions.add("gone@dest.example")
+    dialogue = await relay.signed_in()
+    if recipients:
+        assert (await dialogue.say("MAIL FROM:<ana@acme.example>")).startswith("250 ")
+    for recipient in ("bob@dest.example", "rui@dest.example")[:recipients]:
+        assert (await dialogue.say(f"RCPT TO:<{recipient}>")).startswith("250 ")
+    dialogue.send(f"{command}\r\n".encode() * 40)
+    replies = [await dialogue.read() for _ in range(30)]
+    assert {reply[:9] for reply in replies} == {answer}
+    assert (await dialogue.read()).startswith("421 4.7.0 too many recipients and messages were refused")
+    assert await dialogue.closed()
+    assert relay.reserved() == 0
+
+
+async def test_a_message_that_is_taken_forgives_what_was_refused_before_it(
+    site: Any, start: Callable[[], Any]
+) -> None:
+    site.change(limits={"max_refused_per_session": 3})
+    relay = await start()
+    await relay.relay.suppressions.add("gone@dest.example")
+    dialogue = await relay.signed_in()
+    for _ in range(3):
+        assert (await dialogue.say("MAIL FROM:<ana@acme.example>")).startswith("250 ")
+        for _ in range(2):
+            assert (await dialogue.say("RCPT TO:<gone@dest.example>")).startswith("550 ")
+        assert (await dialogue.say("RCPT TO:<bob@dest.example>")).startswith("250 ")
+        assert (await dialogue.say("DATA")).startswith("354 ")
+        assert (await dialogue.say(b"From: <ana@acme.example>\r\n\r\nHello\r\n.\r\n")).startswith("250 ")
+
+
 async def test_a_recipient_named_twice_costs_one_unit(relay: Any) -> None:
     dialogue = await relay.at_data("bob@dest.example", "bob@DEST.example")
     assert relay.reserved() == 1

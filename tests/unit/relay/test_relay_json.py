@@ -152,6 +152,16 @@ def test_a_number_out_of_bounds_is_named_with_its_bound(path: str, value: float)
             ["fbl"],
             "bounces.feedbackAddresses[0]: 'fbl' is not an address: write user@domain",
         ),
+        (
+            "bounces.feedbackNetworks",
+            ["192.0.2.0/24", "192.0.2.1/24"],
+            "bounces.feedbackNetworks[1]: 192.0.2.1/24 has host bits set: write a network",
+        ),
+        (
+            "bounces.feedbackNetworks",
+            ["::/0"],
+            "bounces.feedbackNetworks[0]: ::/0 is everybody, and anybody can make up a complaint: write the networks",
+        ),
         ("domains.0.returnPath", "a_b.example", "domains[0].returnPath: 'a_b.example' is not a host name"),
         (
             "domains.0.returnPath",

@@ -34,6 +34,7 @@ _CRLF = "\r\n"
 _WIDTH = 76
 _QUOTED = "Content-Transfer-Encoding: quoted-printable"
 _OUTSIDE_ASCII = re.compile(r"[^\x20-\x7e]")
+_FAILURE = re.compile(r"[45]\.\d{1,3}\.\d{1,3}")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
@@ -66,8 +67,11 @@ def notice(
     part, eight_bit = _returned(returned)
     boundary = f"=_{secrets.token_hex(16)}"
     subject = {
-        Kind.FAILED: words.failed_subject, Kind.DELAYED: words.delayed_subject, Kind.RELAYED: words.relayed_subject
-    }[due.kind]  # fmt: skip
+        Kind.FAILED: words.failed_subject,
+        Kind.BOUNCED: words.failed_subject,
+        Kind.DELAYED: words.delayed_subject,
+        Kind.RELAYED: words.relayed_subject,
+    }[due.kind]
     body = [
         b"This is a report in MIME format.",
         f"--{boundary}".encode(),
@@ -139,6 +143,7 @@ def _message(
 def _text(due: Due, name: str, words: Words, retry_until: float) -> list[str]:
     intro, end = {
         Kind.FAILED: (words.failed, words.failed_end),
+        Kind.BOUNCED: (words.bounced, words.failed_end),
         Kind.DELAYED: (words.delayed, words.delayed_end),
         Kind.RELAYED: (words.relayed, words.relayed_end),
     }[due.kind]
@@ -162,7 +167,8 @@ def _status(due: Due, name: str, retry_until: float) -> list[str]:
         lines.append(f"Original-Envelope-Id: {_ascii(from_xtext(first.dsn.envid))}")
     lines += [f"Reporting-MTA: dns; {name}", f"Arrival-Date: {_date(first.received_at)}"]
     lines.append(f"X-Malote-Queue-ID: {first.message_id}")
-    digit = {Kind.FAILED: "5", Kind.DELAYED: "4", Kind.RELAYED: "2"}[due.kind]
+    digit = {Kind.DELAYED: "4", Kind.RELAYED: "2"}.get(due.kind, "5")
+    action = Kind.FAILED if due.kind is Kind.BOUNCED else due.kind
     for one in due.outcomes:
         lines.append("")
         if one.recipient.dsn.orcpt:
@@ -170,9 +176,13 @@ def _status(due: Due, name: str, retry_until: float) -> list[str]:
         address = one.recipient.address
         # RFC 6533 section 3: an internationalised address in a form that any path carries.
         lines.append(f"Final-Recipient: {f'rfc822; {address}' if address.isascii() else _utf8(address)}")
-        lines += [f"Action: {due.kind.value}", f"Status: {status(one.reply, digit)}"]
+        lines += [f"Action: {action.value}", f"Status: {_reported_status(due) or status(one.reply, digit)}"]
         if one.host:
             lines.append(f"Remote-MTA: dns; {_ascii(_host(one))}")
+        if due.reported is not None:
+            if due.reported.diagnostic:
+                lines += _fold(f"Diagnostic-Code: {_ascii(due.reported.diagnostic)}", " ")
+            continue
         # What a remote never said is no SMTP diagnostic; of what was given up the remote's last words are.
         said = one.reply.partition(EXPIRED)[2] or one.reply
         lines += _fold(f"Diagnostic-Code: {'smtp' if one.host else 'x-malote'}; {_ascii(said)}", " ")
@@ -180,6 +190,12 @@ def _status(due: Due, name: str, retry_until: float) -> list[str]:
         if due.kind is Kind.DELAYED:
             lines.append(f"Will-Retry-Until: {_date(retry_until)}")
     return lines
+
+
+def _reported_status(due: Due) -> str:
+    """What was reported: of class 4 also, when a server gave up after temporary failures."""
+    code = due.reported.status if due.reported is not None else ""
+    return code if _FAILURE.fullmatch(code) else ""
 
 
 def _original(orcpt: str) -> str:

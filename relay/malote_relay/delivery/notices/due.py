@@ -3,6 +3,9 @@
 Told is only who has a reverse-path (RFC 5321 section 4.5.5) and did not ask to be left alone with NOTIFY. A success
 is told of when it was asked for and the next server does not speak DSN: from there on nobody else would (section
 5.2.2). Who asked for nothing hears of failures and, once for each recipient, of delays.
+
+A failure may also be reported after a server has taken the message. Where the reverse-path was one of the relay's own
+the report came to the relay, and it is the relay that tells the sender.
 """
 
 from __future__ import annotations
@@ -21,16 +24,32 @@ class Kind(enum.StrEnum):
     FAILED = "failed"
     DELAYED = "delayed"
     RELAYED = "relayed"
+    BOUNCED = "bounced"
+    """A server that had taken the message could not deliver it after all."""
     SUMMARY = "summary"
     """How many others were left out."""
 
 
 @dataclass(frozen=True, slots=True)
+class Reported:
+    """What a report said of a recipient, where there was one; each may be empty.
+
+    `status` is the enhanced code, `diagnostic` the words behind their type (RFC 3464 section 2.3.6), `header` the
+    message's header section as it came back.
+    """
+
+    status: str = ""
+    diagnostic: str = ""
+    header: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class Due:
-    """One notice: about recipients of one message, to its reverse-path."""
+    """One notice: about recipients of one message, to its reverse-path. `reported` with a report that came later."""
 
     kind: Kind
     outcomes: Sequence[Outcome]
+    reported: Reported | None = None
 
     @property
     def sender(self) -> str:
@@ -52,6 +71,14 @@ def due(batch: Sequence[Outcome], delay_after: float) -> tuple[Sequence[Outcome]
         if kind is not None:
             groups.setdefault((one.recipient.message_id, kind), []).append(kept)
     return marked, [Due(kind, outcomes) for (_, kind), outcomes in groups.items()]
+
+
+def due_later(outcome: Outcome, reported: Reported) -> Due | None:
+    """The notice, if any, about a recipient whose server took the message and could not deliver it after all."""
+    recipient = outcome.recipient
+    if not recipient.reverse_path or Notify.FAILURE not in recipient.dsn.notify:
+        return None
+    return Due(Kind.BOUNCED, [outcome], reported)
 
 
 def _kind(one: Outcome, delay_after: float) -> Kind | None:

@@ -147,11 +147,12 @@ class Notifier:
             octets = source if isinstance(source, bytes) else await asyncio.to_thread(source.read_bytes)
             return Returned(octets, whole=True)
         except (KeyError, OSError):
-            _log.warning("the message for a notification is gone", message=first.message_id)
-            return None
+            if due.reported is None:
+                _log.warning("the message for a notification is gone", message=first.message_id)
         except Exception:  # a database that cannot read it will not tomorrow, and others' ends wait behind this one
             _log.exception("the message for a notification cannot be read", message=first.message_id)
-            return None
+        # What was delivered is no longer kept; the report that came back may have its headers.
+        return Returned(due.reported.header) if due.reported is not None and due.reported.header else None
 
     def _reporter(self) -> Reporter:
         return Reporter(self._config.delivery.helo_name, self._config.notices.language)

@@ -21,6 +21,7 @@ class Words:
     failed_subject: str
     failed: str
     failed_end: str
+    bounced: str
     delayed_subject: str
     delayed: str
     delayed_end: str
@@ -49,6 +50,10 @@ _ENGLISH: Final = Words(
     failed="Your message, accepted here {waited} ago, could not be delivered to:",
     failed_end=(
         "Nothing more will be tried for them. A report for programs and your message, or its headers, follow."
+    ),
+    bounced=(
+        "Your message, accepted here {waited} ago, was passed on, and the next server took it. Now it has been "
+        "reported that it could not be delivered to:"
     ),
     delayed_subject="Delivery of your message takes longer",
     delayed="Your message, accepted here {waited} ago, has not been delivered yet to:",
@@ -98,6 +103,10 @@ _PORTUGUESE: Final = Words(
     failed_end=(
         "Não haverá novas tentativas para estes destinatários. Seguem um relatório para programas e a sua "
         "mensagem, ou os cabeçalhos dela."
+    ),
+    bounced=(
+        "Sua mensagem, aceita aqui há {waited}, foi encaminhada, e o servidor seguinte a aceitou. Agora fomos "
+        "informados de que ela não pôde ser entregue a:"
     ),
     delayed_subject="A entrega da sua mensagem está demorando",
     delayed="Sua mensagem, aceita aqui há {waited}, ainda não foi entregue a:",

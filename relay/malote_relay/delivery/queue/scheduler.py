@@ -27,7 +27,7 @@ from malote_relay.delivery.destinations.destination import DestinationState, Hel
 from malote_relay.delivery.destinations.pool import Pool
 from malote_relay.delivery.destinations.room import Limits
 from malote_relay.delivery.destinations.shapes import shapes_of
-from malote_relay.delivery.notices.due import Kind
+from malote_relay.delivery.notices.due import Due, Kind
 from malote_relay.delivery.notices.notifier import Notifier, Sign, unsigned
 from malote_relay.delivery.peer import Identity, Timeouts, delivering
 from malote_relay.delivery.queue.attempt import Router
@@ -186,6 +186,10 @@ class Scheduler:
                 continue
             keep = self._jobs.content_bytes + size <= self._window.lanes.bounds.content_bytes
             self._window.take(Job(domain, recipients, shared if keep else None, size if keep else 0))
+
+    async def tell_later(self, due: Due) -> None:
+        """Tell a sender what came back after delivery, within what senders are told. Raises StoreError."""
+        await self._notifier.tell(self._notifier.allowed([due]))
 
     def wake(self) -> None:
         """Look into the store now: times in it were changed by others (`Store.respread`)."""

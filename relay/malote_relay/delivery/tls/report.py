@@ -17,6 +17,8 @@ from malote_relay.delivery.tls.results import Applied
 from malote_relay.delivery.tls.tally import DAY, Row
 
 MAX_DESTINATIONS: Final = 3
+HTTPS: Final = 443
+
 _ADDRESS: Final = re.compile(r"[^\x00-\x20\x7f<>@\"(),:;\[\]\\]{1,64}@[A-Za-z0-9._-]{1,253}")
 
 
@@ -48,6 +50,11 @@ def _is_usable(uri: str) -> bool:
         parts.scheme.lower() == "https" and bool(parts.hostname) and uri.isascii() and uri.isprintable()
         and " " not in uri and (port is None or port > 0) and not parts.username
     )  # fmt: skip
+
+
+def port(uri: str) -> int | None:
+    """The port of an https: URI; None for a mailto: one."""
+    return None if uri.lower().startswith("mailto:") else urlsplit(uri).port or HTTPS
 
 
 def mailbox(uri: str) -> str:

@@ -49,11 +49,15 @@ def is_report(recipient: Queued) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Reporting:
-    """Who reports: the name the world knows the relay by, and how people call and reach its operator."""
+    """Who reports: the name the world knows the relay by, and how people call and reach its operator.
+
+    Reports by HTTPS go to one of `ports`: the URL is a stranger's word.
+    """
 
     submitter: str
     organization: str
     contact: str
+    ports: tuple[int, ...] = (report.HTTPS,)
 
 
 Enqueue = Callable[[NewMessage], Awaitable[None]]
@@ -123,8 +127,23 @@ class Reporter:
         packed = report.packed(
             report.text(domain, day, rows, organization=who.organization, contact=who.contact, report_id=report_id)
         )
-        arrived = [await self._send_to(uri, packed, day, domain, report_id, now) for uri in wanted]
-        return any(arrived) or not wanted
+        allowed = [uri for uri in wanted if self._may_go_to(uri, domain)]
+        arrived = [await self._send_to(uri, packed, day, domain, report_id, now) for uri in allowed]
+        return any(arrived) or not allowed
+
+    def _may_go_to(self, uri: str, domain: str) -> bool:
+        """Whether a report may go there: whoever publishes the URI must not aim the relay at any port there is."""
+        port, ports = report.port(uri), self.reporting.ports
+        if port is None or port in ports:
+            return True
+        allowed = ", ".join(map(str, ports)) or "none"
+        _log.warning(
+            "no TLS report",
+            domain=domain,
+            to=uri,
+            error=f"port {port} is not among those that reports are posted to (delivery.tlsReports.ports: {allowed})",
+        )
+        return False
 
     async def _send_to(self, uri: str, packed: bytes, day: int, domain: str, report_id: str, now: float) -> bool:
         if uri.lower().startswith("mailto:"):
@@ -134,7 +153,7 @@ class Reporter:
         kind = {"Content-Type": "application/tlsrpt+gzip"}
         try:
             answer = await self.https.request(
-                "POST", parts.hostname or "", parts.port or 443, target, headers=kind, body=packed
+                "POST", parts.hostname or "", parts.port or report.HTTPS, target, headers=kind, body=packed
             )
         except HttpsFailed as error:
             _log.warning("TLS report not taken", domain=domain, to=uri, error=str(error))

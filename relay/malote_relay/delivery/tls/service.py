@@ -136,4 +136,4 @@ class TransportSecurity:
 
 def _reporting(config: RelayConfig) -> Reporting:
     name, wanted = config.delivery.helo_name, config.delivery.tls_reports
-    return Reporting(name, wanted.organization or name, wanted.contact or f"postmaster@{name}")
+    return Reporting(name, wanted.organization or name, wanted.contact or f"postmaster@{name}", wanted.ports)

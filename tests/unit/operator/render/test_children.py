@@ -214,6 +214,7 @@ def test_mail_may_go_where_the_plan_and_the_platform_send_it() -> None:
     assert outgoing({}, smartHost={"host": "smart"}, socks5={"host": "proxy"}) == [25, 587, 1080, 443]
     assert outgoing({"delivery": {"smartHost": {"host": "smart", "port": 26}}}) == [25, 26, 443]
     assert outgoing({"delivery": {"tls": {"policyPort": 8443}}}) == [25, 8443, 443]
+    assert outgoing({"delivery": {"tlsReports": {"ports": [443, 8443]}}}) == [25, 443, 8443]
     assert outgoing({"delivery": {"tls": {"mtaSts": False}, "tlsReports": {"enabled": False}}}) == [25]
 
 

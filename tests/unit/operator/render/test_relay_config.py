@@ -169,6 +169,7 @@ def test_what_all_relays_are_told_alike_stands_beside_what_the_operator_decides(
         "notices": {"delayAfterSeconds": 0},
         "submission": {"postmaster": "post@platform.example"},
         "signIn": {"maxFailuresPerClient": 5},
+        "bounces": {"feedbackNetworks": ["192.0.2.0/24"], "tellSenders": False},
     }
     settings = Settings(relay=RelaySettings(config=everywhere, nameservers=("192.0.2.53",)))
     tenant = worlds.tenant(
@@ -183,6 +184,7 @@ def test_what_all_relays_are_told_alike_stands_beside_what_the_operator_decides(
     assert config.notices == relay.Notices(language=relay.Language.PORTUGUESE, delay_after_seconds=0)
     assert config.submission == relay.Submission(open=True, reason="", postmaster="post@platform.example")
     assert config.sign_in.max_failures_per_client == 5
+    assert config.bounces == relay.Bounces(feedback_networks=("192.0.2.0/24",), tell_senders=False)
     assert config.resolver.nameservers == ("192.0.2.53",)
 
 

@@ -81,6 +81,7 @@ def test_a_report_is_read_with_all_it_says() -> None:
             "bia@mail.shop.example",
             "b+ia@shop.example",
             "store.shop.example",
+            "smtp",
         ),
         RecipientStatus(Action.DELAYED, "4.2.2", "", "rui@shop.example"),
     ]

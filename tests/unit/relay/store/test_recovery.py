@@ -203,8 +203,10 @@ async def test_the_spool_of_an_older_release_goes_on(tmp_path: Path, damaged: bo
     await spool_with_mail(tmp_path)
     connection = sqlite3.connect(tmp_path / "relay.db")
     connection.execute("DROP INDEX events_by_message")
-    for column in ("dsn", "told_of_delay", "last_reply"):
-        connection.execute(f"ALTER TABLE recipients DROP COLUMN {column}")
+    for table, column in (
+        ("recipients", "dsn"), ("recipients", "told_of_delay"), ("recipients", "last_reply"), ("events", "dsn"),
+    ):  # fmt: skip
+        connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
     for table in ("suppressions", "account_pauses", "mta_sts", "tls_results", "clock"):
         connection.execute(f"DROP TABLE {table}")
     connection.execute("PRAGMA user_version = 1")

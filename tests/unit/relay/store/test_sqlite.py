@@ -124,7 +124,7 @@ async def test_events_keep_what_the_reports_need(tmp_path: Path) -> None:
         "header_from": "ana@acme.example", "recipient": "Bob@There.Example", "domain": "there.example",
         "status": "delivered", "bounce_class": "", "reply": "250 2.0.0 ok", "host": "mx.there.example",
         "tls": "TLSv1.3",
-        "attempt": 2, "received_at": NOW, "size": len(BODY), "flags": 0,
+        "attempt": 2, "received_at": NOW, "size": len(BODY), "flags": 0, "dsn": "",
     }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from malote_relay.delivery.answers.classify import CLASSES
 from malote_relay.delivery.notices.allowance import Withheld
 from malote_relay.delivery.notices.dsn import Reporter, Returned, summary
 from malote_relay.delivery.notices.dsn import notice as make
-from malote_relay.delivery.notices.due import Due, Kind
+from malote_relay.delivery.notices.due import Due, Kind, Reported
 from malote_relay.delivery.notices.words import WORDS, Words
 from malote_relay.store.model import DsnRequest, NewMessage, Outcome, Queued, Result
 
@@ -247,3 +247,48 @@ def test_a_summary_tells_how_many_were_left_out(language: Language) -> None:
 def test_every_language_has_a_reason_for_every_class(words: Words) -> None:
     assert set(CLASSES) - {"other"} <= set(words.reasons)
     assert words.reasons.keys() == WORDS[Language.ENGLISH].reasons.keys()
+
+
+def reported(
+    recipient: Queued, told: Reported, *, headers: bytes | None = HEADERS, language: Language = Language.ENGLISH
+) -> NewMessage:
+    outcome = Outcome(
+        recipient, Result.FAILED, NOW + 7200, "550 5.1.1 no such user", "bad-mailbox", "mx.shop.example"
+    )
+    returned = None if headers is None else Returned(headers)
+    due = Due(Kind.BOUNCED, [outcome], told)
+    return make(due, returned, Reporter("relay.example", language), retry_until=NOW, now=NOW + 7200, id="n1")
+
+
+def test_what_was_reported_later_is_told_with_the_words_and_the_status_of_the_report(
+    queued: Callable[..., Queued],
+) -> None:
+    asked = DsnRequest(orcpt="rfc822;bia@old.example", envid="QQ314")
+    message = reported(queued(dsn=asked), Reported("4.4.7", "x-notes; Delivery expired"))
+    words, (about, first), returned = parts(message)
+    assert (about["Reporting-MTA"], about["Original-Envelope-Id"]) == ("dns; relay.example", "QQ314")
+    assert (first["Action"], first["Status"]) == ("failed", "4.4.7")
+    assert (first["Final-Recipient"], first["Original-Recipient"]) == (
+        "rfc822; bia@shop.example",
+        "rfc822; bia@old.example",
+    )
+    assert first["Remote-MTA"] == "dns; mx.shop.example"
+    assert first["Diagnostic-Code"] == "x-notes; Delivery expired"
+    assert first["Last-Attempt-Date"] is None  # it was another's, and is not known
+    assert "the next server took it" in " ".join(words.get_content().split())
+    assert "Subject: Order 42" in returned.get_payload()
+
+
+def test_a_report_that_said_nothing_is_told_without_a_diagnostic(queued: Callable[..., Queued]) -> None:
+    _, (_, first), _ = parts(reported(queued(), Reported("5.1.1\r\nX-Evil: 1", ""), headers=None))
+    assert (first["Status"], first["Diagnostic-Code"], first["X-Evil"]) == ("5.1.1", None, None)
+
+
+def test_a_reports_words_cannot_add_fields(queued: Callable[..., Queued]) -> None:
+    content = cast(bytes, reported(queued(), Reported("5.1.1", "smtp; 550 x\r\nAction: delivered")).content)
+    assert b"\r\nAction: delivered" not in content
+
+
+def test_what_was_reported_later_is_told_in_the_senders_language(queued: Callable[..., Queued]) -> None:
+    words, _, _ = parts(reported(queued(), Reported(), language=Language.PORTUGUESE))
+    assert "o servidor seguinte a aceitou" in " ".join(words.get_content().split())

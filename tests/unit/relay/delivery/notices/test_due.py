@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from malote_relay.delivery.notices.due import Kind, due
+from malote_relay.delivery.notices.due import Kind, Reported, due, due_later
 from malote_relay.store.model import DsnRequest, Notify, Outcome, Queued, Result
 
 NOW = 1_800_000_000.0
@@ -89,3 +89,23 @@ def test_recipients_of_one_message_share_a_notice_of_each_kind(queued: Callable[
     ]
     assert [one.recipient.id for one in marked] == [1, 2, 3, 4, 5]
     assert [one.told_of_delay for one in marked] == [False, True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("reverse_path", "notify", "told"),
+    [
+        ("app@acme.example", None, True),
+        ("app@acme.example", F, True),
+        ("app@acme.example", S | F | D, True),
+        ("app@acme.example", Notify.NEVER, False),
+        ("app@acme.example", S | D, False),
+        ("", F, False),
+    ],
+)
+def test_what_is_reported_later_is_a_failure_to_those_who_want_to_hear_of_one(
+    queued: Callable[..., Queued], reverse_path: str, notify: Notify | None, told: bool
+) -> None:
+    recipient = queued(reverse_path=reverse_path, **({} if notify is None else {"dsn": asked(notify)}))
+    notice = due_later(end(recipient), Reported("5.1.1"))
+    assert (notice is not None) is told
+    assert notice is None or (notice.kind, notice.sender) == (Kind.BOUNCED, reverse_path)

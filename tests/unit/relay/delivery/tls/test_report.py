@@ -61,6 +61,11 @@ def test_reports_go_to_the_addresses_that_the_record_names(texts: Sequence[bytes
     assert report.destinations(texts) == uris
 
 
+def test_a_report_goes_to_the_port_of_its_uri() -> None:
+    uris = ("https://d.example/", "https://d.example:443/", "https://d.example:8443/", "mailto:a@d.example")
+    assert [report.port(uri) for uri in uris] == [443, 443, 8443, None]
+
+
 def test_escapes_in_an_address_are_undone() -> None:
     assert report.mailbox("mailto:a%21b@d.example?subject=x") == "a!b@d.example"
 
