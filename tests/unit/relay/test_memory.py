@@ -27,6 +27,7 @@ async def test_holes_between_what_is_in_use_are_given_back(monkeypatch: pytest.M
     monkeypatch.setattr(memory, "_LOOK_SECONDS", 0.02)
     async with memory.looked_after():
         ctypes.CDLL(None).malloc_trim(0)  # what earlier tests have left is not to be filled
+        await asyncio.sleep(0.05)
         before = memory.resident()
         # Too small for a mapping of their own, each followed by something that stays.
         content = [bytes(1000 * (1 + place % 2 * 99)) for place in range(2000)]
