@@ -207,6 +207,8 @@ class Session:
 
     async def _rest(self, envelope: Envelope, mail: Reply, answers: list[Answer | None]) -> None:
         pipelined = "PIPELINING" in self._extensions
+        if mail.intermediate:
+            raise self._out_of_step("MAIL", mail)
         if not mail.accepted:
             # It answers for everyone, whatever becomes of the session while the replies to the rest are read.
             self._note(mail, answers)
@@ -218,6 +220,8 @@ class Session:
                 reply = await self._wire.reply(self._timeouts.command, "RCPT")
             else:
                 reply = await self._command(self._rcpt_command(envelope, place, recipient), "RCPT")
+            if reply.intermediate:
+                raise self._out_of_step("RCPT", reply)
             if mail.accepted and reply.accepted:
                 accepted += 1
             elif mail.accepted:
@@ -230,6 +234,8 @@ class Session:
             data = await self._wire.reply(self._timeouts.data, "DATA")
         else:
             data = Reply(503)
+        if data.accepted or (data.intermediate and data.code != 354):
+            raise self._out_of_step("DATA", data)
         if data.code != 354:
             self._needs_reset = True
             self._note(data, answers)
@@ -240,16 +246,21 @@ class Session:
         else:
             self.content_sent = True
             await self._send_content(envelope.content)
-            self._note(await self._wire.reply(self._timeouts.final, "end of data"), answers)
+            reply = await self._wire.reply(self._timeouts.final, "end of data")
+            if reply.intermediate:
+                raise self._out_of_step("the end of data", reply)
+            self._note(reply, answers)
+
+    def _out_of_step(self, stage: str, reply: Reply) -> SessionFailed:
+        """Its replies do not belong to our commands (any more): nothing it says now can be taken for a delivery."""
+        return SessionFailed(Failure(f"451 4.5.0 {self.peer} answers {stage} with {reply}", "system"))
 
     def _note(self, reply: Reply, answers: list[Answer | None]) -> None:
         """`reply` is the answer for whoever has none yet."""
         self._ended = self._ended or reply.code == 421
         for place, answer in enumerate(answers):
             if answer is None:
-                answers[place] = (
-                    reply if reply.code // 100 in (2, 4, 5) else Failure(f"451 4.5.0 unexpected {reply}", "other")
-                )
+                answers[place] = reply
 
     def _send_commands(self, envelope: Envelope) -> None:
         lines = ["RSET"] if self._needs_reset else []

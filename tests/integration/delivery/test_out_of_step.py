@@ -1,0 +1,105 @@
+"""Servers whose replies are out of step with our commands: what they say must not be taken for a delivery."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from malote_dev.mailworld.scripted import Scripted, scripted
+from malote_relay.delivery.content import Content
+from malote_relay.delivery.dialogue.connection import Session, open_session
+from malote_relay.delivery.dialogue.envelope import Envelope
+from malote_relay.delivery.peer import Identity, Peer, Timeouts
+from malote_relay.delivery.reply import Failure, Reply
+
+CONTENT = b"Subject: x\r\n\r\nGood day.\r\n"
+QUICK = Timeouts(connect=1, greeting=1, command=1, tls=1, data=1, block=1, final=1, quit=0.2)
+BOTH = pytest.mark.parametrize("extensions", [("PIPELINING",), ()], ids=["pipelined", "one by one"])
+
+
+async def session(port: int) -> Session:
+    return await open_session(
+        Peer("mx.example", ipaddress.ip_address("127.0.0.1"), port), Identity("relay.example"), QUICK
+    )
+
+
+def envelope(*recipients: str, content: bytes | Path = CONTENT) -> Envelope:
+    return Envelope("app@acme.example", recipients or ("bia@shop.example",), Content(content), len(CONTENT))
+
+
+def assert_out_of_step(answer: object, one: Session, *, content_sent: bool = False) -> None:
+    """It is put off, over a session that is used no more."""
+    assert isinstance(answer, Failure), answer
+    assert (answer.permanent, answer.stale, answer.bounce_class) == (False, False, "system")
+    assert answer.words.startswith("451 4.5.0 ")
+    assert not one.usable
+    assert one.content_sent is content_sent
+
+
+@BOTH
+@pytest.mark.parametrize("words", ["250 2.0.0 ok", "334 go on"])
+async def test_only_354_lets_the_content_go_and_what_else_is_no_refusal_is_no_delivery(
+    extensions: Sequence[str], words: str
+) -> None:
+    """RFC 5321 section 4.3.2: DATA is answered with 354, or refused."""
+
+    async def script(it: Scripted) -> None:
+        await it.greet(*extensions)
+        for reply in ("250 ok", "250 ok", words):
+            await it.hear()
+            it.say(reply)
+        await it.hear()
+
+    async with scripted(script) as (port, connections):
+        one = await session(port)
+        (answer,) = await one.deliver(envelope())
+        assert_out_of_step(answer, one)
+        assert connections[0].heard[-1] == "DATA"
+
+
+async def test_a_reply_too_many_before_354_delivers_nothing() -> None:
+    async def script(it: Scripted) -> None:
+        await it.greet("PIPELINING")
+        for _ in range(3):
+            await it.hear()
+        it.say("250 one more than there should be", "250 2.1.0 ok", "250 2.1.5 ok", "354 go on")
+        await it.hear_content()
+        it.say("250 2.0.0 taken")
+
+    async with scripted(script) as (port, _):
+        one = await session(port)
+        (answer,) = await one.deliver(envelope())
+        assert_out_of_step(answer, one)
+
+
+@BOTH
+async def test_354_is_an_answer_to_data_alone(extensions: Sequence[str]) -> None:
+    async def script(it: Scripted) -> None:
+        await it.greet(*extensions)
+        for reply in ("250 ok", "354 go on"):
+            await it.hear()
+            it.say(reply)
+        await it.hear()
+
+    async with scripted(script) as (port, _):
+        one = await session(port)
+        answers = await one.deliver(envelope("bia@shop.example", "rui@shop.example"))
+        assert_out_of_step(answers[1], one)
+
+
+async def test_a_refusal_of_the_sender_stands_whatever_comes_after_it() -> None:
+    async def script(it: Scripted) -> None:
+        await it.greet("PIPELINING")
+        for _ in range(3):
+            await it.hear()
+        it.say("550 5.7.1 not from you", "503 5.5.1 no sender", "250 ok")
+        await it.hear()
+
+    async with scripted(script) as (port, _):
+        one = await session(port)
+        assert await one.deliver(envelope()) == [Reply(550, ("5.7.1 not from you",))]
+        assert not one.usable
