@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -47,6 +48,13 @@ class Scripted:
         await self.hear()
         self.say("220 go ahead")
         await self.writer.start_tls(context)
+
+    def pause(self, octets: int = 4096) -> None:
+        """Listen no more, and let the system take in little more than so many octets meanwhile."""
+        self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, octets)
+        transport = self.writer.transport
+        assert isinstance(transport, asyncio.ReadTransport)
+        transport.pause_reading()
 
     def close(self) -> None:
         """Hang up."""

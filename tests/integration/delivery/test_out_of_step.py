@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -103,3 +104,83 @@ async def test_a_refusal_of_the_sender_stands_whatever_comes_after_it() -> None:
         one = await session(port)
         assert await one.deliver(envelope()) == [Reply(550, ("5.7.1 not from you",))]
         assert not one.usable
+
+
+@pytest.mark.parametrize("words", ["250 2.0.0 taken", "354 go on, please", "550 5.7.1 no", "421 4.3.2 closing"])
+async def test_what_is_said_before_the_content_goes_out_is_no_answer_to_it(words: str) -> None:
+    async def script(it: Scripted) -> None:
+        await it.greet("PIPELINING")
+        for _ in range(3):
+            await it.hear()
+        it.say("250 2.1.0 ok", "250 2.1.5 ok", "354 go on", words)
+        await it.hear_content()
+        raise AssertionError("the content must not be sent")
+
+    async with scripted(script) as (port, _):
+        one = await session(port)
+        (answer,) = await one.deliver(envelope())
+        if words.startswith("421"):
+            assert answer == Reply(421, ("4.3.2 closing",))
+        else:
+            assert_out_of_step(answer, one)
+
+
+async def test_what_follows_a_354_to_nobodys_content_ends_the_session() -> None:
+    async def script(it: Scripted) -> None:
+        await it.greet("PIPELINING")
+        for _ in range(3):
+            await it.hear()
+        it.say("250 2.1.0 ok", "550 5.1.1 gone", "354 go on", "250 2.0.0 taken")
+        await it.hear()
+
+    async with scripted(script) as (port, _):
+        one = await session(port)
+        assert await one.deliver(envelope()) == [Reply(550, ("5.1.1 gone",))]
+        assert not one.usable
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    path = tmp_path / "large"
+    path.write_bytes(b"Subject: x\r\n\r\n" + (b"x" * 998 + b"\r\n") * 20_000)
+    return path
+
+
+@pytest.mark.parametrize("hangs_up", [False, True])
+@pytest.mark.parametrize("words", ["250 2.0.0 taken", "354 more"])
+async def test_an_acceptance_of_half_a_message_is_none(large: Path, words: str, hangs_up: bool) -> None:
+    async def script(it: Scripted) -> None:
+        await it.greet("PIPELINING")
+        for _ in range(3):
+            await it.hear()
+        it.say("250 2.1.0 ok", "250 2.1.5 ok", "354 go on")
+        await it.reader.read(100_000)
+        it.say(words)
+        if hangs_up:
+            it.close()
+        else:
+            await asyncio.sleep(0.3)
+
+    async with scripted(script) as (port, _):
+        one = await session(port)
+        (answer,) = await one.deliver(envelope(content=large))
+        assert_out_of_step(answer, one, content_sent=True)
+
+
+async def test_nor_is_one_while_the_end_of_a_small_message_has_not_left_yet() -> None:
+    async def script(it: Scripted) -> None:
+        await it.greet("PIPELINING")
+        for _ in range(3):
+            await it.hear()
+        it.pause()
+        it.say("250 2.1.0 ok", "250 2.1.5 ok", "354 go on")
+        await asyncio.sleep(0.2)
+        it.say("250 2.0.0 taken")
+        await asyncio.sleep(0.5)
+
+    async with scripted(script) as (port, _):
+        one = await session(port)
+        carrier = one._wire.transport.get_extra_info("socket")
+        carrier.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        (answer,) = await one.deliver(envelope(content=b"Subject: x\r\n\r\n" + b"x\r\n" * 40_000))
+        assert_out_of_step(answer, one, content_sent=True)

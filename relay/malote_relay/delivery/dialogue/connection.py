@@ -241,15 +241,25 @@ class Session:
             self._note(data, answers)
         elif not accepted:
             # RFC 2920 section 3.1: DATA was let in though nobody is left; end it empty.
+            self._expect_silence()
             self._wire.write(b".\r\n", "end of data")
             await self._wire.reply(self._timeouts.final, "end of data")
         else:
+            self._expect_silence()
             self.content_sent = True
-            await self._send_content(envelope.content)
+            whole = await self._send_content(envelope.content)
             reply = await self._wire.reply(self._timeouts.final, "end of data")
-            if reply.intermediate:
-                raise self._out_of_step("the end of data", reply)
+            if reply.intermediate or (reply.accepted and (not whole or self._wire.spoke_early)):
+                raise self._out_of_step("what it has not all got" if reply.accepted else "the end of data", reply)
             self._note(reply, answers)
+
+    def _expect_silence(self) -> None:
+        """After 354 it is our turn: what was said already is no answer to what is still to come."""
+        if self._wire.replies:
+            reply = self._wire.replies.popleft()
+            if reply.code == 421:
+                self._farewell = reply
+            raise self._out_of_step("content that it has not got yet", reply)
 
     def _out_of_step(self, stage: str, reply: Reply) -> SessionFailed:
         """Its replies do not belong to our commands (any more): nothing it says now can be taken for a delivery."""
@@ -269,17 +279,20 @@ class Session:
         lines += ["DATA", ""]
         self._wire.write("\r\n".join(lines).encode(), "MAIL")
 
-    async def _send_content(self, content: Content) -> None:
+    async def _send_content(self, content: Content) -> bool:
+        """Send it; whether all of it was, before anything was said to it."""
         stage = "content"
         if (whole := content.whole()) is not None:
             self._wire.write(whole, stage)
-            return
+            return True
         async for block in content.blocks():
+            if self._wire.replies:
+                # It has heard enough: a refusal is the answer, and the rest, with the final dot, is not sent.
+                self._ended = True
+                return False
             self._wire.write(block, stage)
             await self._wire.drained(self._timeouts.block, stage)
-            if self._wire.replies:
-                self._ended = True  # It has heard enough; what it says is the answer, the rest is not sent.
-                return
+        return True
 
     def _mail_command(self, envelope: Envelope) -> str:
         line = f"MAIL FROM:<{envelope.reverse_path}>"
