@@ -7,6 +7,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import cast
 
 
 class Scripted:
@@ -52,9 +53,7 @@ class Scripted:
     def pause(self, octets: int = 4096) -> None:
         """Listen no more, and let the system take in little more than so many octets meanwhile."""
         self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, octets)
-        transport = self.writer.transport
-        assert isinstance(transport, asyncio.ReadTransport)
-        transport.pause_reading()
+        cast(asyncio.Transport, self.writer.transport).pause_reading()
 
     def close(self) -> None:
         """Hang up."""

@@ -19,7 +19,7 @@ from malote_relay.delivery.parameters import mail_parameters, rcpt_parameters
 from malote_relay.delivery.peer import Identity, Peer, Timeouts
 from malote_relay.delivery.reach import open_socket
 from malote_relay.delivery.reply import Answer, Failure, Reply
-from malote_relay.delivery.tls.handshake import Handshake, TlsFailed, begin
+from malote_relay.delivery.tls.handshake import Handshake, TlsFailed, begin, trouble_of
 from malote_relay.delivery.tls.results import ResultType, Trouble
 from malote_relay.delivery.tls.security import SMART_HOST
 
@@ -79,6 +79,8 @@ class Session:
         reply = None
         if "STARTTLS" in self._extensions:
             reply = await self._command("STARTTLS", "STARTTLS")
+            if reply.code == 421:
+                raise self._refused(reply, "STARTTLS")
         if reply is None or reply.code != 220:
             said = f"answers STARTTLS with {reply}" if reply else "offers no STARTTLS"
             trouble = Trouble(ResultType.STARTTLS_NOT_SUPPORTED, said)
@@ -93,9 +95,10 @@ class Session:
         try:
             await self._hello(name)
         except SessionFailed as failed:
+            if self._wire.broken is None or failed.failure.bounce_class != "connection":
+                raise  # A reply, or silence, has nothing to do with TLS: it means what it would mean without.
             # With TLS 1.3 a server's refusal may come only after our side of the handshake is done.
-            trouble = Trouble(ResultType.VALIDATION_FAILURE, failed.failure.words)
-            raise SessionFailed(failed.failure, tls=trouble, host=failed.host) from failed
+            raise SessionFailed(failed.failure, tls=trouble_of(self._wire.broken)) from failed
 
     async def _secure(self, tls: Handshake) -> None:
         try:

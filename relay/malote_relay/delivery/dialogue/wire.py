@@ -38,6 +38,8 @@ class Wire(asyncio.Protocol):
         self.lost: str = ""
         self.spoke_early = False
         """Whether, when it last spoke, some of what was written to it had not left yet."""
+        self.broken: Exception | None = None
+        """What ended the connection, when it was not we who did."""
         self._socket: asyncio.Transport | None = None
         self._transport: asyncio.Transport | None = None
         self._paused = False
@@ -86,7 +88,9 @@ class Wire(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
-        self.lost = self.lost or (f"connection lost: {exc}" if exc else "it closed the connection")
+        if not self.lost:
+            self.broken = exc or ConnectionResetError("it closed the connection")
+            self.lost = f"connection lost: {exc}" if exc else "it closed the connection"
         self._wake()
 
     def pause_writing(self) -> None:
