@@ -24,6 +24,7 @@ from malote_relay.delivery.tls.results import ResultType, Trouble
 from malote_relay.delivery.tls.security import SMART_HOST
 
 _WANTS_LOGIN = frozenset({530, 534, 535, 538})
+_TAKES_NO_MAIL = frozenset({521, 556})
 
 
 class Session:
@@ -146,8 +147,13 @@ class Session:
         return await self._wire.reply(self._timeouts.command, stage)
 
     def _refused(self, reply: Reply, stage: str) -> SessionFailed:
+        """No session, by its own word. For good only where the word says that it takes no mail at all (RFC 7504).
+
+        Any other refusal is about us, today: it would bounce all that is queued for it, so mail goes to the next host
+        and then waits, as with other mailers.
+        """
         words = f"{reply} ({self.peer}, {stage})"
-        return SessionFailed(Failure(words, "", permanent=reply.permanent), host=str(self.peer))
+        return SessionFailed(Failure(words, "", permanent=reply.code in _TAKES_NO_MAIL), host=str(self.peer))
 
     async def deliver(self, envelope: Envelope) -> list[Answer]:
         """Run one transaction: an answer for each recipient, in their order. Raises only what is not the remote's.
