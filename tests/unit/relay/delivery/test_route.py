@@ -164,6 +164,29 @@ async def test_domains_with_the_same_hosts_are_one_destination() -> None:
     assert one.destination == other.destination
 
 
+async def test_a_destination_stays_the_same_whichever_of_its_hosts_can_be_looked_up() -> None:
+    mx = {"d.example": [(10, "a.example"), (20, "b.example")]}
+    good = Names(mx, {"a.example": [PUBLIC], "b.example": [PUBLIC]})
+    broken = Names(mx, {"a.example": TemporaryFailure("SERVFAIL"), "b.example": [PUBLIC]})
+    one, other = [await route("d.example", names, Policy(), random.Random(0)) for names in (good, broken)]
+    assert [host.name for host in other.hosts] == ["b.example"]
+    assert one.destination == other.destination == "a.example,b.example"
+
+
+@pytest.mark.parametrize("count", [MAX_HOSTS + 5, 500])
+async def test_a_destination_stays_the_same_whichever_of_its_many_hosts_are_drawn(count: int) -> None:
+    many = [(10, f"h{number}.example") for number in range(count)]
+    found = {host: [PUBLIC] for _, host in many}
+    routes = [
+        await route("d.example", Names({"d.example": many}, found), Policy(), random.Random(seed)) for seed in range(5)
+    ]
+    assert len({route.hosts for route in routes}) == 5
+    assert len({route.destination for route in routes}) == 1
+    assert len(routes[0].destination) < 1000
+    fewer = await route("d.example", Names({"d.example": many[:-1]}, found), Policy(), random.Random(0))
+    assert fewer.destination != routes[0].destination
+
+
 @pytest.mark.parametrize("host", ["93.184.216.34", "localhost"])
 async def test_an_mx_that_is_no_host_name_is_no_way_in(host: str) -> None:
     """An address in the place of an MX host is a name that does not exist; what it resolves to is checked too."""
