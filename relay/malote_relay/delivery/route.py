@@ -216,10 +216,11 @@ async def _mail_exchangers(domain: str, names: Names) -> tuple[Mx, ...]:
     except TemporaryFailure as error:
         raise Unroutable(f"451 4.4.3 {error}", "routing", permanent=False) from error
     if any(mx.host == "" for mx in found):
-        if len(found) == 1:
-            # RFC 7505 section 4.2: the domain says that it takes no mail.
+        # RFC 7505 section 3 allows it only alone. Beside hosts those still count; twice it means what it means once.
+        found = tuple(mx for mx in found if mx.host)
+        if not found:
+            # Section 4.2: the domain says that it takes no mail.
             raise Unroutable(f"556 5.1.10 {domain} accepts no mail (null MX)", "bad-domain", permanent=True)
-        found = tuple(mx for mx in found if mx.host)  # RFC 7505 section 3 forbids it; the others still count.
     return found
 
 

@@ -70,8 +70,9 @@ async def test_a_domain_without_mx_is_its_own_host() -> None:
     assert await hosts(names) == ["d.example"]
 
 
-async def test_the_null_mx_refuses_for_good() -> None:
-    error = await refused(Names({"d.example": [(0, "")]}, {}))
+@pytest.mark.parametrize("records", [[(0, "")], [(0, ""), (10, "")]], ids=["once", "twice"])
+async def test_the_null_mx_refuses_for_good(records: Sequence[tuple[int, str]]) -> None:
+    error = await refused(Names({"d.example": records}, {}))
     assert (error.permanent, error.bounce_class) == (True, "bad-domain")
     assert error.reply.startswith("556 5.1.10")
 
