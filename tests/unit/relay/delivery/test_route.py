@@ -179,7 +179,8 @@ async def test_a_destination_stays_the_same_whichever_of_its_many_hosts_are_draw
     many = [(10, f"h{number}.example") for number in range(count)]
     found = {host: [PUBLIC] for _, host in many}
     routes = [
-        await route("d.example", Names({"d.example": many}, found), Policy(), random.Random(seed)) for seed in range(5)
+        await route("d.example", Names({"d.example": many}, found), Policy(), random.Random(seed))
+        for seed in range(5)
     ]
     assert len({route.hosts for route in routes}) == 5
     assert len({route.destination for route in routes}) == 1
