@@ -245,6 +245,28 @@ async def test_smtputf8_asked_for_without_need_is_no_obstacle() -> None:
         assert heard[0].heard[1] == "MAIL FROM:<app@acme.example>"
 
 
+async def test_headers_are_looked_into_without_keeping_others_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may have to be read from a slow disk."""
+
+    def headers(self: Content) -> bytes:
+        with pytest.raises(RuntimeError):
+            asyncio.get_running_loop()
+        return b"Subject: x\r\n"
+
+    monkeypatch.setattr(Content, "headers", headers)
+
+    async def script(it: Scripted) -> None:
+        await it.greet("PIPELINING")
+        for _ in range(3):
+            await it.hear()
+        it.say("250 ok", "250 ok", "354 go on")
+        await it.hear_content()
+        it.say("250 taken")
+
+    async with scripted(script) as (port, _):
+        assert await (await session(port)).deliver(envelope(smtputf8=True)) == [Reply(250, ("taken",))]
+
+
 async def test_words_sent_ahead_of_the_tls_handshake_end_the_session() -> None:
     """CVE-2011-0411: clear text injected there would pose as protected."""
 

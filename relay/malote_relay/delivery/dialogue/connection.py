@@ -164,7 +164,11 @@ class Session:
         self.content_sent = False
         if envelope.smtputf8 and "SMTPUTF8" not in self._extensions:
             envelope = envelope.in_ascii()
-        if (refusal := unfit(envelope, self._extensions, self.peer)) is not None:
+            # In a thread: here it looks into the headers, which may have to be read.
+            refusal = await asyncio.to_thread(unfit, envelope, self._extensions, self.peer)
+        else:
+            refusal = unfit(envelope, self._extensions, self.peer)
+        if refusal is not None:
             return [refusal] * len(envelope.recipients)
         unfit_ones = {
             place: no
