@@ -31,7 +31,7 @@ TROUBLES = [
     Behaviour(action=action, stage=stage)
     for stage in (Stage.CONNECT, Stage.EHLO, Stage.MAIL, Stage.RCPT, Stage.DATA)
     for action in (Action.DEFER, Action.BUSY, Action.DROP, Action.SILENT)
-]
+] + [Behaviour(action=action, stage=Stage.DATA) for action in (Action.AFFIRM, Action.PREMATURE)]
 
 
 async def with_backup(world: Any) -> tuple[SinkMx, SinkMx]:
