@@ -5,9 +5,11 @@ A *call-out* is the beginning of a delivery that is never made: connect to the M
 such mailbox" to RCPT means *absent*. Blocked, deferred, unreachable, and whatever else is *unknown*, which is not the
 same, and which the policy accepts and flags, or defers.
 
-Answers are kept for days when the mailbox is there (over restarts, too) and for minutes when not. An address is asked
-for once at a time, however many sessions wait for it, and a domain's host is asked so many times a minute and no
-more. A client never waits longer than the configured time, whatever the host and the queue for it do.
+Answers are kept for days when the mailbox is there (over restarts, too) and for minutes when not. One in use is asked
+for again in the last of these days, and nobody waits for it. Should it be unknown then, what was found before stands,
+for as long again at most: an outage of the sender's own host must not stop its mail. An address is asked for once at
+a time, however many sessions wait for it, and a domain's host is asked so many times a minute and no more. A client
+never waits longer than the configured time, whatever the host and the queue for it do.
 
 The null sender names nobody, so there is nothing to ask for; `postmaster` exists at every domain that takes mail
 (RFC 5321 section 4.5.1), and a host that says otherwise is not asked. Local parts are asked for as they are written,
@@ -20,6 +22,7 @@ import asyncio
 import dataclasses
 import enum
 import ipaddress
+import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -43,6 +46,9 @@ from malote_relay.submission.replies import Reply
 
 MAX_KEPT: Final = 50_000
 MAX_PROBES: Final = 20
+_RENEWED: Final = 0.1
+"""The last part of the time for which a mailbox is known to be there, in which it is asked for again."""
+
 _MAX_HOSTS: Final = 3
 _MAX_ADDRESSES: Final = 2
 """Addresses of one host that are tried: one of each family, where it has both."""
@@ -62,6 +68,20 @@ class Finding:
 
     standing: Standing
     words: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A finding, and until when it is the answer; times by the monotonic clock.
+
+    Of a mailbox that is there: from when on it is asked for again while it still is the answer, and until when it
+    stands in for an answer that nobody can give.
+    """
+
+    finding: Finding
+    until: float
+    renew: float = math.inf
+    stands: float = -math.inf
 
 
 ABSENT: Final = load(Path(__file__).with_name("absent.toml"))
@@ -170,7 +190,7 @@ class Senders:
         self._metrics = metrics
         self._monotonic = monotonic
         self._memory = memory
-        self._known: dict[Mailbox, tuple[Finding, float]] = {}
+        self._known: dict[Mailbox, _Known] = {}
         self._asking: dict[Mailbox, asyncio.Task[Finding]] = {}
         self._asked: dict[str, tuple[int, int]] = {}
         self._room = asyncio.Semaphore(MAX_PROBES)
@@ -184,7 +204,7 @@ class Senders:
             for sender, seconds in (await self._memory.load()).items():
                 # A clock that was moved must not make an answer good for longer than one may be.
                 until = self._monotonic() + min(seconds, self._verification.present_ttl)
-                self._known[sender] = (Finding(Standing.PRESENT), until)
+                self._known[sender] = self._present(Finding(Standing.PRESENT), until)
 
     def reconfigure(self, config: RelayConfig) -> None:
         """Put another policy in force; what is known stays known."""
@@ -214,24 +234,37 @@ class Senders:
         return None, True
 
     async def _find(self, sender: Mailbox) -> Finding:
-        known = self._known.get(sender)
-        if known is not None and known[1] > self._monotonic():
-            return known[0]
+        known, now = self._known.get(sender), self._monotonic()
+        if known is not None and known.until > now:
+            if known.renew <= now and sender not in self._asking and self._may_ask(sender.domain):
+                self._begin(sender)
+            return known.finding
         task = self._asking.get(sender)
         if task is None:
             if not self._may_ask(sender.domain):
                 self._metrics.callouts.labels(Callout.RATE_LIMITED.value).inc()
-                return Finding(Standing.UNKNOWN, f"too many addresses at {sender.domain} were new in this minute")
-            task = asyncio.create_task(self._ask(sender))
-            self._asking[sender] = task
+                words = f"too many addresses at {sender.domain} were new in this minute"
+                return self._else_unknown(known, words)
+            task = self._begin(sender)
         # Not the task itself is waited for: who leaves must not take the answer from the others, and who has waited
         # long enough goes on without, while the answer is still fetched for the next one.
         done, _ = await asyncio.wait({task}, timeout=self._verification.timeout)
         if done:
             return task.result()
-        return Finding(Standing.UNKNOWN, f"no answer from the mail host of {sender.domain} in time")
+        return self._else_unknown(known, f"no answer from the mail host of {sender.domain} in time")
+
+    def _else_unknown(self, known: _Known | None, words: str) -> Finding:
+        """Nobody can say it now: what was found before stands for a while, since not knowing is not absence."""
+        if known is not None and known.stands > self._monotonic():
+            return known.finding
+        return Finding(Standing.UNKNOWN, words)
+
+    def _begin(self, sender: Mailbox) -> asyncio.Task[Finding]:
+        task = self._asking[sender] = asyncio.create_task(self._ask(sender))
+        return task
 
     async def _ask(self, sender: Mailbox) -> Finding:
+        """Ask and remember; what is known now."""
         try:
             async with self._room:
                 finding = await self._probe(sender)
@@ -239,20 +272,32 @@ class Senders:
             finding = Finding(Standing.UNKNOWN, f"the check failed: {type(error).__name__}")
         finally:
             del self._asking[sender]
-        policy = self._verification
-        seconds = {
-            Standing.PRESENT: policy.present_ttl,
-            Standing.ABSENT: policy.absent_ttl,
-            Standing.UNKNOWN: policy.unknown_ttl,
-        }[finding.standing]
-        self._known.pop(sender, None)
-        self._known[sender] = (finding, self._monotonic() + seconds)
-        if self._memory is not None and finding.standing is not Standing.UNKNOWN:
-            self._memory.note(sender, seconds if finding.standing is Standing.PRESENT else 0.0)
+        self._metrics.callouts.labels(Callout(finding.standing.value).value).inc()
+        now, before = self._monotonic(), self._known.pop(sender, None)
+        known = self._known[sender] = self._following(before, finding, now)
+        if self._memory is not None and known.finding.standing is not Standing.UNKNOWN:
+            self._memory.note(sender, known.until - now if known.finding.standing is Standing.PRESENT else 0.0)
         while len(self._known) > MAX_KEPT:
             del self._known[next(iter(self._known))]
-        self._metrics.callouts.labels(Callout(finding.standing.value).value).inc()
-        return finding
+        return known.finding
+
+    def _following(self, before: _Known | None, finding: Finding, now: float) -> _Known:
+        """What is known after the answer `finding`, when it was `before`."""
+        policy = self._verification
+        match finding.standing:
+            case Standing.PRESENT:
+                return self._present(finding, now + policy.present_ttl)
+            case Standing.UNKNOWN:
+                again = now + policy.unknown_ttl
+                if before is not None and before.stands > now:
+                    return dataclasses.replace(before, until=max(before.until, again), renew=again)
+                return _Known(finding, again)
+            case Standing.ABSENT:
+                return _Known(finding, now + policy.absent_ttl)
+
+    def _present(self, finding: Finding, until: float) -> _Known:
+        ttl = self._verification.present_ttl
+        return _Known(finding, until, renew=until - _RENEWED * ttl, stands=until + ttl)
 
     def _may_ask(self, domain: str) -> bool:
         minute = int(self._monotonic() // 60)

@@ -41,6 +41,10 @@ class Manner(enum.StrEnum):
     """The connection is closed instead of the first reply to the content."""
     SLOW = "slow"
     """Taken, but the final reply comes late."""
+    YES = "yes"
+    """The first DATA is answered with 250, and nothing is asked for or kept."""
+    EARLY = "early"
+    """The final 250 comes with the first 354, and nothing is kept."""
     REFUSE = "refuse"
     """550 5.1.1: the sender gets a notification."""
 
@@ -126,6 +130,7 @@ class _Session(asyncio.Protocol):
         self._searched = 0
         self._recipients: list[str] = []
         self._in_data = False
+        self._early = False
         self._paused = False
         self._transport: asyncio.Transport
 
@@ -170,8 +175,7 @@ class _Session(asyncio.Protocol):
             case b"DATA":
                 if not self._recipients:
                     return b"554 5.5.1 no valid recipients\r\n"
-                self._in_data = True
-                return b"354 go ahead\r\n"
+                return self._data()
             case b"QUIT":
                 asyncio.get_running_loop().call_soon(self._transport.close)
                 return b"221 2.0.0 bye\r\n"
@@ -191,7 +195,18 @@ class _Session(asyncio.Protocol):
         self._recipients.append(address)
         return b"250 2.1.5 Ok\r\n"
 
+    def _data(self) -> bytes:
+        manners = {address.partition("-")[0]: address for address in self._recipients}
+        internet = self._internet
+        if Manner.YES in manners and internet.first_time(manners[Manner.YES]):
+            return b"250 2.0.0 Ok\r\n"
+        self._in_data = True
+        self._early = Manner.EARLY in manners and internet.first_time(manners[Manner.EARLY])
+        return b"354 go ahead\r\n250 2.0.0 Ok\r\n" if self._early else b"354 go ahead\r\n"
+
     def _content(self, content: bytes) -> None:
+        if self._early:
+            return
         manners = {address.partition("-")[0]: address for address in self._recipients}
         internet = self._internet
         if Manner.DROP in manners and internet.first_time(manners[Manner.DROP]):

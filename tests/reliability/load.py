@@ -53,11 +53,13 @@ class Mix:
 
     sizes: tuple[tuple[int, int], ...] = ((5_000, 85), (40_000, 10), (400_000, 5))
     manners: tuple[tuple[Manner, int], ...] = (
-        (Manner.TAKE, 70),
+        (Manner.TAKE, 66),
         (Manner.SLOW, 8),
         (Manner.LATER, 8),
         (Manner.TAIL, 4),
         (Manner.DROP, 4),
+        (Manner.YES, 2),
+        (Manner.EARLY, 2),
         (Manner.REFUSE, 6),
     )
     recipients: tuple[tuple[int, int], ...] = ((1, 75), (2, 15), (5, 10))

@@ -41,6 +41,10 @@ class Action(enum.StrEnum):
     """Never reply; the connection stays open."""
     EMPTY = "empty"
     """Reply with an empty line, which no client can read as a reply."""
+    AFFIRM = "affirm"
+    """Reply 250, whatever was asked: to DATA (at that stage) it means nothing."""
+    PREMATURE = "premature"
+    """At DATA: the final 250 together with the 354, whatever may follow."""
     SLOW = "slow"
     """Accept, but take `delay` seconds for every reply of the session, whatever the stage."""
 
@@ -67,6 +71,8 @@ REPLIES = {
     Action.REFUSE_POLICY: "550 5.7.1 Refused by local policy",
     Action.GREYLIST: "451 4.7.1 Greylisted, come back later",
     Action.BUSY: "421 4.3.2 Too busy, closing",
+    Action.AFFIRM: "250 2.0.0 Ok",
+    Action.PREMATURE: "354 Go on\r\n250 2.0.0 Taken",
 }
 _GREETINGS = {
     Action.DEFER: "421 4.3.2 Not now, come back later",
@@ -111,4 +117,9 @@ def parse(text: str) -> Behaviour:
         raise ValueError(f"{text!r}: write ACTION[@STAGE], ACTION of {actions}; STAGE of {stages}") from error
 
 
-_DEFAULT_STAGES = {Action.BUSY: Stage.CONNECT, Action.SLOW: Stage.CONNECT}
+_DEFAULT_STAGES = {
+    Action.BUSY: Stage.CONNECT,
+    Action.SLOW: Stage.CONNECT,
+    Action.AFFIRM: Stage.DATA,
+    Action.PREMATURE: Stage.DATA,
+}

@@ -51,6 +51,11 @@ class Reply:
         return self.code // 100 == 2
 
     @property
+    def intermediate(self) -> bool:
+        """A 3yz reply: it waits for something that is not a command."""
+        return self.code // 100 == 3
+
+    @property
     def permanent(self) -> bool:
         """A 5yz reply."""
         return self.code // 100 == 5

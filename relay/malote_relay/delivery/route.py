@@ -8,6 +8,7 @@ its records by whoever owns it, and neither may reach the cluster's inside by it
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import ipaddress
 import random
 from collections.abc import Sequence
@@ -25,6 +26,9 @@ MAX_HOSTS = 10
 
 MAX_ADDRESSES = 6
 """Addresses tried of one host."""
+
+_MAX_NAMES = 30
+"""MX hosts that a destination is named by; a digest stands for more."""
 
 _NOT_PUBLIC = tuple(
     ipaddress.ip_network(network)
@@ -109,7 +113,7 @@ class MailHost:
 class Route:
     """The hosts for `domain`, best first; never empty, and none without an address.
 
-    `known_as` is the destination before hosts were taken out that may not be used.
+    `known_as` is the destination where hosts are left out that cannot be found, or may not be used, for now.
     """
 
     domain: str
@@ -144,7 +148,8 @@ async def route(domain: str, names: Names, policy: Policy, rng: random.Random) -
         return await _by_smart_host(domain, policy.smart_host, names)
     if domain.startswith("["):
         return Route(domain, (MailHost("", (_literal(domain, policy),)),), policy.port)
-    candidates = without_self(shuffled(await _mail_exchangers(domain, names), rng), policy.own_names)
+    found = await _mail_exchangers(domain, names)
+    candidates = without_self(shuffled(found, rng), policy.own_names)
     if not candidates:
         raise Unroutable(
             f"554 5.4.6 this relay is itself the best mail exchanger of {domain}: a loop", "routing", permanent=True
@@ -168,7 +173,7 @@ async def route(domain: str, names: Names, policy: Policy, rng: random.Random) -
                 troubles += [refusal for _, refusal in refusals]
     if not hosts:
         raise _nowhere(domain, troubles)
-    return Route(domain, tuple(hosts), policy.port)
+    return Route(domain, tuple(hosts), policy.port, known_as=_known_as(found))
 
 
 async def _by_smart_host(domain: str, smart: SmartHost, names: Names) -> Route:
@@ -188,6 +193,18 @@ async def _by_smart_host(domain: str, smart: SmartHost, names: Names) -> Route:
     return Route(domain, (MailHost(name, interleaved(addresses)[:MAX_ADDRESSES], security),), smart.port)
 
 
+def _known_as(found: Sequence[Mx]) -> str:
+    """The whole set of MX hosts, however many of them are tried and whatever came of looking for their addresses.
+
+    A look-up that fails for one of them must not make another destination of it, with limits and back-off anew.
+    """
+    names = sorted({mx.host for mx in found})
+    if len(names) > _MAX_NAMES:
+        digest = hashlib.sha256(",".join(names).encode()).hexdigest()[:16]
+        names = [*names[:_MAX_NAMES], digest]
+    return ",".join(names)
+
+
 async def _mail_exchangers(domain: str, names: Names) -> tuple[Mx, ...]:
     try:
         found = await names.mx(domain)
@@ -199,10 +216,11 @@ async def _mail_exchangers(domain: str, names: Names) -> tuple[Mx, ...]:
     except TemporaryFailure as error:
         raise Unroutable(f"451 4.4.3 {error}", "routing", permanent=False) from error
     if any(mx.host == "" for mx in found):
-        if len(found) == 1:
-            # RFC 7505 section 4.2: the domain says that it takes no mail.
+        # RFC 7505 section 3 allows it only alone. Beside hosts those still count; twice it means what it means once.
+        found = tuple(mx for mx in found if mx.host)
+        if not found:
+            # Section 4.2: the domain says that it takes no mail.
             raise Unroutable(f"556 5.1.10 {domain} accepts no mail (null MX)", "bad-domain", permanent=True)
-        found = tuple(mx for mx in found if mx.host)  # RFC 7505 section 3 forbids it; the others still count.
     return found
 
 

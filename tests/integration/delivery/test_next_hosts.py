@@ -31,7 +31,7 @@ TROUBLES = [
     Behaviour(action=action, stage=stage)
     for stage in (Stage.CONNECT, Stage.EHLO, Stage.MAIL, Stage.RCPT, Stage.DATA)
     for action in (Action.DEFER, Action.BUSY, Action.DROP, Action.SILENT)
-]
+] + [Behaviour(action=action, stage=Stage.DATA) for action in (Action.AFFIRM, Action.PREMATURE)]
 
 
 async def with_backup(world: Any) -> tuple[SinkMx, SinkMx]:
@@ -83,6 +83,26 @@ async def test_a_permanent_refusal_of_the_first_host_is_not_taken_elsewhere_once
         assert (outcome.result, outcome.bounce_class, len(second.messages)) == (Result.FAILED, "policy", 0)
     else:
         assert (outcome.result, len(second.messages)) == (Result.DELIVERED, 1)
+
+
+@pytest.mark.parametrize("stage", [Stage.CONNECT, Stage.EHLO])
+async def test_a_destination_that_refuses_us_before_any_mail_is_left_alone_and_nothing_bounces(
+    world: Any, stage: Stage
+) -> None:
+    """Listed for an afternoon: all that is queued for it would be lost."""
+    mx = await world.domain("shop.example")
+    mx.behaviour = Behaviour(action=Action.REFUSE_POLICY, stage=stage, reply="554 5.7.1 Your address is listed")
+    scheduler = await world.start()
+    await world.send("bia@shop.example", sender="")
+    (first,) = await world.ended(1)
+    assert (first.result, first.bounce_class) == (Result.DEFERRED, "policy")
+    assert first.reply.startswith("554 5.7.1 Your address is listed")
+    await world.send("rui@shop.example", sender="")
+    await world.wait(lambda: scheduler.left_alone() == ["shop.example"])
+    assert len(world.outcomes) == 1
+    mx.behaviour = Behaviour()
+    scheduler.retry_now("shop.example")
+    assert (await world.ended(2))[1].result is Result.DELIVERED
 
 
 async def test_what_a_host_may_have_taken_is_not_offered_to_the_next_at_once(world: Any) -> None:

@@ -301,7 +301,7 @@ async def test_who_refused_at_its_greeting_is_named_and_read_as_its_provider_mea
     await world.domain("yahoo.example", host=mx)
     home = await world.domain("acme.example")
     mx.behaviour = Behaviour(
-        action=Action.REFUSE, stage=Stage.CONNECT, reply="554 5.3.2 [TS03] All messages from you permanently refused"
+        action=Action.REFUSE, stage=Stage.CONNECT, reply="521 5.3.2 [TS03] All messages from you permanently refused"
     )
     await world.start()
     await world.send("bia@yahoo.example")
@@ -309,4 +309,4 @@ async def test_who_refused_at_its_greeting_is_named_and_read_as_its_provider_mea
     assert outcome.bounce_class == "reputation"
     _, (_, first), _ = read((await home.wait_for(1))[0])
     assert first["Remote-MTA"] == f"dns; {mx.hostname}"
-    assert first["Diagnostic-Code"].startswith("smtp; 554 5.3.2 [TS03]")
+    assert first["Diagnostic-Code"].startswith("smtp; 521 5.3.2 [TS03]")

@@ -128,3 +128,19 @@ async def test_a_kept_connection_that_the_host_gives_up_costs_the_message_nothin
     await world.ended(2)
     assert world.results() == [Result.DELIVERED] * 2
     assert mx.connections == 2
+
+
+@pytest.mark.parametrize("action", [Action.AFFIRM, Action.PREMATURE])
+async def test_a_host_that_says_250_to_what_it_has_not_got_loses_nothing(world: Any, action: Action) -> None:
+    mx = await world.domain("shop.example")
+    mx.behaviour = Behaviour(action=action, stage=Stage.DATA, times=1)
+    scheduler = await world.start()
+    await world.send("bia@shop.example")
+    await world.ended(1)
+    assert not mx.messages
+    world.clock.ahead = 600
+    scheduler.clock_changed()
+    outcomes = await world.ended(2)
+    assert [one.result for one in outcomes] == [Result.DEFERRED, Result.DELIVERED]
+    assert (outcomes[0].reply[:9], outcomes[0].bounce_class) == ("451 4.5.0", "system")
+    assert len(mx.messages) == 1

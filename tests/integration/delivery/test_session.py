@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from malote_dev.mailworld.scripted import Scripted, scripted
 from malote_relay.delivery.content import Content
 from malote_relay.delivery.dialogue.connection import Session, open_session
 from malote_relay.delivery.dialogue.envelope import Envelope
@@ -22,61 +22,12 @@ CONTENT = b"Subject: x\r\n\r\n.hidden dot\r\n"
 QUICK = Timeouts(connect=1, greeting=1, command=1, tls=1, data=1, block=1, final=1, quit=0.2)
 
 
-class Server:
-    """One connection's script: what it reads and what it says."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter):
-        self._reader = reader
-        self._writer = writer
-        self.heard: list[str] = []
-        self.chunks: list[bytes] = []
-
-    def say(self, *lines: str) -> None:
-        self._writer.write("".join(f"{line}\r\n" for line in lines).encode())
-
-    async def hear(self) -> str:
-        line = (await self._reader.readuntil(b"\r\n")).decode().strip()
-        self.heard.append(line)
-        return line
-
-    async def hear_content(self) -> bytes:
-        return await self._reader.readuntil(b"\r\n.\r\n")
-
-    async def greet(self, *extensions: str) -> None:
-        self.say("220 mx.example ESMTP")
-        await self.hear()
-        *first, last = ["mx.example", *extensions]
-        self.say(*(f"250-{one}" for one in first), f"250 {last}")
-
-    def close(self) -> None:
-        self._writer.close()
+def at(port: int) -> Peer:
+    return Peer("mx.example", ipaddress.ip_address("127.0.0.1"), port)
 
 
-Script = Callable[[Server], Awaitable[None]]
-
-
-@asynccontextmanager
-async def server(script: Script) -> AsyncIterator[tuple[Peer, list[Server]]]:
-    connections: list[Server] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        one = Server(reader, writer)
-        connections.append(one)
-        try:
-            await script(one)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
-
-    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with listening:
-        port = listening.sockets[0].getsockname()[1]
-        yield Peer("mx.example", ipaddress.ip_address("127.0.0.1"), port), connections
-
-
-async def session(peer: Peer, *, tls: bool = False) -> Session:
-    return await open_session(peer, Identity("relay.example"), QUICK, opportunistic_tls() if tls else None)
+async def session(port: int, *, tls: bool = False) -> Session:
+    return await open_session(at(port), Identity("relay.example"), QUICK, opportunistic_tls() if tls else None)
 
 
 def envelope(
@@ -93,7 +44,7 @@ def envelope(
 
 
 async def test_commands_go_in_one_group_where_the_server_offers_pipelining() -> None:
-    async def script(it: Server) -> None:
+    async def script(it: Scripted) -> None:
         await it.greet("PIPELINING", "SIZE 1000000", "8BITMIME")
         for _ in range(4):
             await it.hear()  # nothing is said until all have come
@@ -102,8 +53,8 @@ async def test_commands_go_in_one_group_where_the_server_offers_pipelining() -> 
         it.say("250 2.0.0 taken")
         await it.hear()
 
-    async with server(script) as (peer, heard):
-        one = await session(peer)
+    async with scripted(script) as (port, heard):
+        one = await session(port)
         first, second = await one.deliver(envelope("bia@shop.example", "rui@shop.example", eight_bit=True))
         assert (first, second) == (Reply(250, ("2.0.0 taken",)), Reply(550, ("5.1.1 no such user",)))
         await one.quit()
@@ -111,7 +62,7 @@ async def test_commands_go_in_one_group_where_the_server_offers_pipelining() -> 
 
 
 async def test_commands_go_one_by_one_where_it_does_not() -> None:
-    async def script(it: Server) -> None:
+    async def script(it: Scripted) -> None:
         await it.greet()
         for reply in ("250 ok", "250 ok", "550 no such user", "354 go on"):
             await it.hear()
@@ -120,8 +71,8 @@ async def test_commands_go_one_by_one_where_it_does_not() -> None:
         it.say("250 taken")
         await it.hear()
 
-    async with server(script) as (peer, heard):
-        one = await session(peer)
+    async with scripted(script) as (port, heard):
+        one = await session(port)
         first, second = await one.deliver(envelope("bia@shop.example", "rui@shop.example"))
         assert isinstance(first, Reply)
         assert first.accepted
@@ -135,7 +86,7 @@ async def test_commands_go_one_by_one_where_it_does_not() -> None:
 
 
 async def test_a_refused_mail_command_answers_for_every_recipient_and_the_session_goes_on() -> None:
-    async def script(it: Server) -> None:
+    async def script(it: Scripted) -> None:
         await it.greet("PIPELINING")
         for _ in range(3):
             await it.hear()
@@ -147,8 +98,8 @@ async def test_a_refused_mail_command_answers_for_every_recipient_and_the_sessio
         it.say("250 taken")
         await it.hear()
 
-    async with server(script) as (peer, heard):
-        one = await session(peer)
+    async with scripted(script) as (port, heard):
+        one = await session(port)
         assert await one.deliver(envelope()) == [Reply(550, ("5.7.1 not from you",))]
         assert one.usable
         (answer,) = await one.deliver(envelope())
@@ -162,13 +113,13 @@ async def test_a_refused_mail_command_answers_for_every_recipient_and_the_sessio
 async def test_a_refused_mail_command_answers_for_every_recipient_though_the_server_hangs_up(
     words: str, extensions: Sequence[str]
 ) -> None:
-    async def script(it: Server) -> None:
+    async def script(it: Scripted) -> None:
         await it.greet(*extensions)
         await it.hear()
         it.say(words)
 
-    async with server(script) as (peer, _):
-        one = await session(peer)
+    async with scripted(script) as (port, _):
+        one = await session(port)
         answers = await one.deliver(envelope("a@shop.example", "b@shop.example"))
         assert [str(answer) for answer in answers] == [words] * 2
         assert not one.content_sent
@@ -176,14 +127,14 @@ async def test_a_refused_mail_command_answers_for_every_recipient_though_the_ser
 
 @pytest.mark.parametrize("extensions", [("PIPELINING",), ()])
 async def test_the_421_with_which_a_server_closes_answers_for_those_who_have_none(extensions: Sequence[str]) -> None:
-    async def script(it: Server) -> None:
+    async def script(it: Scripted) -> None:
         await it.greet(*extensions)
         for reply in ("250 ok", "550 5.1.1 no such user", "421 4.7.0 too much from you"):
             await it.hear()
             it.say(reply)
 
-    async with server(script) as (peer, _):
-        one = await session(peer)
+    async with scripted(script) as (port, _):
+        one = await session(port)
         answers = await one.deliver(envelope("gone@shop.example", "b@shop.example", "c@shop.example"))
         assert [str(answer) for answer in answers] == [
             "550 5.1.1 no such user",
@@ -195,7 +146,7 @@ async def test_the_421_with_which_a_server_closes_answers_for_those_who_have_non
 async def test_data_let_in_though_nobody_is_left_is_ended_empty() -> None:
     """RFC 2920 section 3.1."""
 
-    async def script(it: Server) -> None:
+    async def script(it: Scripted) -> None:
         await it.greet("PIPELINING")
         for _ in range(3):
             await it.hear()
@@ -204,14 +155,14 @@ async def test_data_let_in_though_nobody_is_left_is_ended_empty() -> None:
         it.say("554 5.5.1 no recipients")
         await it.hear()
 
-    async with server(script) as (peer, _):
-        one = await session(peer)
+    async with scripted(script) as (port, _):
+        one = await session(port)
         assert await one.deliver(envelope()) == [Reply(550, ("5.1.1 no such user",))]
         assert one.usable
 
 
 async def test_a_server_without_ehlo_is_greeted_with_helo() -> None:
-    async def script(it: Server) -> None:
+    async def script(it: Scripted) -> None:
         it.say("220 old")
         await it.hear()
         it.say("502 5.5.1 what?")
@@ -219,8 +170,8 @@ async def test_a_server_without_ehlo_is_greeted_with_helo() -> None:
         it.say("250 old")
         await it.hear()
 
-    async with server(script) as (peer, heard):
-        await (await session(peer)).quit()
+    async with scripted(script) as (port, heard):
+        await (await session(port)).quit()
         assert heard[0].heard == ["EHLO relay.example", "HELO relay.example", "QUIT"]
 
 
@@ -235,12 +186,12 @@ async def test_a_server_without_ehlo_is_greeted_with_helo() -> None:
     ],
 )
 async def test_what_the_server_cannot_take_is_refused_here_with_the_right_code(it: Envelope, code: str) -> None:
-    async def script(one: Server) -> None:
+    async def script(one: Scripted) -> None:
         await one.greet("PIPELINING", "SIZE 1000")
         await one.hear()
 
-    async with server(script) as (peer, heard):
-        one = await session(peer)
+    async with scripted(script) as (port, heard):
+        one = await session(port)
         (answer,) = await one.deliver(it)
         assert isinstance(answer, Reply)
         assert (answer.enhanced, answer.permanent) == (code, True)
@@ -250,7 +201,7 @@ async def test_what_the_server_cannot_take_is_refused_here_with_the_right_code(i
 
 
 async def test_a_recipient_that_the_server_cannot_take_costs_the_others_nothing() -> None:
-    async def script(it: Server) -> None:
+    async def script(it: Scripted) -> None:
         await it.greet("PIPELINING")
         for _ in range(4):
             await it.hear()
@@ -258,8 +209,8 @@ async def test_a_recipient_that_the_server_cannot_take_costs_the_others_nothing(
         await it.hear_content()
         it.say("250 taken")
 
-    async with server(script) as (peer, heard):
-        one = await session(peer)
+    async with scripted(script) as (port, heard):
+        one = await session(port)
         answers = await one.deliver(
             envelope("josé@shop.example", "a@shop.example", "x\x00@shop.example", "b@shop.example", smtputf8=True)
         )
@@ -268,18 +219,18 @@ async def test_a_recipient_that_the_server_cannot_take_costs_the_others_nothing(
 
 
 async def test_the_smart_hosts_login_is_for_it_alone() -> None:
-    async def script(it: Server) -> None:
+    async def script(it: Scripted) -> None:
         await it.greet("AUTH PLAIN")
         await it.hear()
 
-    async with server(script) as (peer, heard):
+    async with scripted(script) as (port, heard):
         identity = Identity("relay.example", login=Login("relay", "secret"))
-        await (await open_session(peer, identity, QUICK, opportunistic_tls())).quit()
+        await (await open_session(at(port), identity, QUICK, opportunistic_tls())).quit()
         assert heard[0].heard == ["EHLO relay.example", "QUIT"]
 
 
 async def test_smtputf8_asked_for_without_need_is_no_obstacle() -> None:
-    async def script(it: Server) -> None:
+    async def script(it: Scripted) -> None:
         await it.greet("PIPELINING")
         for _ in range(3):
             await it.hear()
@@ -287,25 +238,47 @@ async def test_smtputf8_asked_for_without_need_is_no_obstacle() -> None:
         await it.hear_content()
         it.say("250 taken")
 
-    async with server(script) as (peer, heard):
-        (answer,) = await (await session(peer)).deliver(envelope(smtputf8=True))
+    async with scripted(script) as (port, heard):
+        (answer,) = await (await session(port)).deliver(envelope(smtputf8=True))
         assert isinstance(answer, Reply)
         assert answer.accepted
         assert heard[0].heard[1] == "MAIL FROM:<app@acme.example>"
 
 
+async def test_headers_are_looked_into_without_keeping_others_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may have to be read from a slow disk."""
+
+    def headers(self: Content) -> bytes:
+        with pytest.raises(RuntimeError):
+            asyncio.get_running_loop()
+        return b"Subject: x\r\n"
+
+    monkeypatch.setattr(Content, "headers", headers)
+
+    async def script(it: Scripted) -> None:
+        await it.greet("PIPELINING")
+        for _ in range(3):
+            await it.hear()
+        it.say("250 ok", "250 ok", "354 go on")
+        await it.hear_content()
+        it.say("250 taken")
+
+    async with scripted(script) as (port, _):
+        assert await (await session(port)).deliver(envelope(smtputf8=True)) == [Reply(250, ("taken",))]
+
+
 async def test_words_sent_ahead_of_the_tls_handshake_end_the_session() -> None:
     """CVE-2011-0411: clear text injected there would pose as protected."""
 
-    async def script(it: Server) -> None:
+    async def script(it: Scripted) -> None:
         await it.greet("STARTTLS")
         await it.hear()
         it.say("220 go ahead", "250 injected")
         await it.hear()
 
-    async with server(script) as (peer, _):
+    async with scripted(script) as (port, _):
         with pytest.raises(SessionFailed, match="before the TLS handshake") as caught:
-            await session(peer, tls=True)
+            await session(port, tls=True)
         assert caught.value.tls
 
 
@@ -313,33 +286,33 @@ async def test_a_large_message_is_streamed_from_its_file_and_stops_when_refused_
     path = tmp_path / "large"
     path.write_bytes(b"Subject: x\r\n\r\n" + (b"x" * 998 + b"\r\n") * 20_000)
 
-    async def taking(it: Server) -> None:
+    async def taking(it: Scripted) -> None:
         await it.greet("PIPELINING")
         for _ in range(3):
             await it.hear()
         it.say("250 ok", "250 ok", "354 go on")
         got, tail = 0, b""
         while tail != b"\r\n.\r\n":
-            block = await it._reader.read(65_536)
+            block = await it.reader.read(65_536)
             got, tail = got + len(block), (tail + block)[-5:]
         it.say(f"250 2.0.0 {got}")
         await it.hear()
 
-    async with server(taking) as (peer, _):
-        (answer,) = await (await session(peer)).deliver(envelope(content=path))
+    async with scripted(taking) as (port, _):
+        (answer,) = await (await session(port)).deliver(envelope(content=path))
         assert answer == Reply(250, (f"2.0.0 {path.stat().st_size + 3}",))
 
-    async def refusing(it: Server) -> None:
+    async def refusing(it: Scripted) -> None:
         await it.greet("PIPELINING")
         for _ in range(3):
             await it.hear()
         it.say("250 ok", "250 ok", "354 go on")
-        await it._reader.read(100_000)
+        await it.reader.read(100_000)
         it.say("552 5.3.4 that is enough")
         await asyncio.sleep(0.3)
 
-    async with server(refusing) as (peer, _):
-        one = await session(peer)
+    async with scripted(refusing) as (port, _):
+        one = await session(port)
         (answer,) = await one.deliver(envelope(content=path))
         assert answer == Reply(552, ("5.3.4 that is enough",))
         assert not one.usable
@@ -350,14 +323,14 @@ async def test_a_large_message_is_streamed_from_its_file_and_stops_when_refused_
     [("", "timeout"), ("hello there\r\n", "connection"), ("250 ok\r\n250-a\r\n251 b\r\n", "connection")],
 )
 async def test_silence_and_nonsense_end_in_a_temporary_failure_within_the_limits(said: str, klass: str) -> None:
-    async def script(it: Server) -> None:
+    async def script(it: Scripted) -> None:
         await it.greet("PIPELINING")
         await it.hear()
-        it._writer.write(said.encode())
+        it.writer.write(said.encode())
         await it.hear_content()
 
-    async with server(script) as (peer, _):
-        one = await session(peer)
+    async with scripted(script) as (port, _):
+        one = await session(port)
         async with asyncio.timeout(10):
             (answer,) = await one.deliver(envelope())
         assert isinstance(answer, Failure)
@@ -366,7 +339,7 @@ async def test_silence_and_nonsense_end_in_a_temporary_failure_within_the_limits
 
 
 async def test_a_message_is_delivered_though_rubbish_follows_the_final_reply_in_its_packet() -> None:
-    async def script(it: Server) -> None:
+    async def script(it: Scripted) -> None:
         await it.greet()
         for reply in ("250 ok", "250 ok", "354 go on"):
             await it.hear()
@@ -374,21 +347,21 @@ async def test_a_message_is_delivered_though_rubbish_follows_the_final_reply_in_
         await it.hear_content()
         it.say("250 2.0.0 taken", "this is no reply")
 
-    async with server(script) as (peer, _):
-        [only] = await (await session(peer)).deliver(envelope("bia@shop.example"))
+    async with scripted(script) as (port, _):
+        [only] = await (await session(port)).deliver(envelope("bia@shop.example"))
         assert only == Reply(250, ("2.0.0 taken",))
 
 
 async def test_a_session_lost_after_the_final_dot_is_a_temporary_failure_but_keeps_what_was_refused() -> None:
-    async def script(it: Server) -> None:
+    async def script(it: Scripted) -> None:
         await it.greet("PIPELINING")
         for _ in range(4):
             await it.hear()
         it.say("250 ok", "250 ok", "550 5.1.1 no such user", "354 go on")
         await it.hear_content()
 
-    async with server(script) as (peer, _):
-        first, second = await (await session(peer)).deliver(envelope("bia@shop.example", "rui@shop.example"))
+    async with scripted(script) as (port, _):
+        first, second = await (await session(port)).deliver(envelope("bia@shop.example", "rui@shop.example"))
         assert isinstance(first, Failure)
         assert "end of data" in first.words
         assert second == Reply(550, ("5.1.1 no such user",))
@@ -396,7 +369,7 @@ async def test_a_session_lost_after_the_final_dot_is_a_temporary_failure_but_kee
 
 @pytest.mark.parametrize("farewell", ["421 4.4.2 idle for too long", ""])
 async def test_a_kept_session_that_has_gone_is_stale_and_not_a_failure_of_the_message(farewell: str) -> None:
-    async def script(it: Server) -> None:
+    async def script(it: Scripted) -> None:
         await it.greet("PIPELINING")
         for _ in range(3):
             await it.hear()
@@ -407,22 +380,41 @@ async def test_a_kept_session_that_has_gone_is_stale_and_not_a_failure_of_the_me
         if farewell:
             it.say(farewell)
 
-    async with server(script) as (peer, _):
-        one = await session(peer)
+    async with scripted(script) as (port, _):
+        one = await session(port)
         await one.deliver(envelope())
         (answer,) = await one.deliver(envelope())
         assert isinstance(answer, Failure)
         assert answer.stale
 
 
-async def test_a_refused_greeting_says_whether_for_good() -> None:
-    for words, permanent in (("554 5.7.1 go away", True), ("421 4.3.2 busy", False)):
+@pytest.mark.parametrize(
+    ("words", "permanent"),
+    [
+        ("421 4.3.2 busy", False),
+        ("554 5.7.1 go away", False),
+        ("550 5.7.1 not you", False),
+        ("521 5.3.2 no mail here", True),
+        ("556 5.1.10 no mail for that domain", True),
+    ],
+)
+@pytest.mark.parametrize("greeted", [False, True], ids=["greeting", "EHLO and HELO"])
+async def test_a_refused_session_is_refused_for_good_only_where_no_mail_is_taken_at_all(
+    words: str, permanent: bool, greeted: bool
+) -> None:
+    """RFC 7504. A 554 in place of a greeting is about our address, today: nothing bounces for it."""
 
-        async def script(it: Server, words: str = words) -> None:
+    async def script(it: Scripted) -> None:
+        if greeted:
+            it.say("220 mx.example ESMTP")
+            await it.hear()
             it.say(words)
+            await it.hear()
+        it.say(words)
 
-        async with server(script) as (peer, _):
-            with pytest.raises(SessionFailed) as caught:
-                await session(peer)
-            assert caught.value.failure.permanent is permanent
-            assert words in caught.value.failure.words
+    async with scripted(script) as (port, _):
+        with pytest.raises(SessionFailed) as caught:
+            await session(port)
+        assert caught.value.failure.permanent is permanent
+        assert caught.value.failure.words.startswith(words)
+        assert caught.value.host

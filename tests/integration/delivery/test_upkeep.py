@@ -13,7 +13,7 @@ from malote_relay.delivery.queue import upkeep, watchdog
 from malote_relay.delivery.queue.commands import Drop, QueueCommands, Retry
 from malote_relay.delivery.queue.lanes import Bounds
 from malote_relay.delivery.queue.upkeep import Upkeep
-from malote_relay.store.model import Outcome, Result
+from malote_relay.store.model import DsnRequest, Notify, Outcome, Result
 
 AGE = 3600
 PAST = AGE + AGE * upkeep.GRACE + 60
@@ -179,10 +179,38 @@ async def test_who_waits_untried_for_a_destination_left_alone_is_told_once_that_
     assert await care.upkeep.enter_untried() == 0
     world.clock.ahead = 4 * 3600 + 60
     # The wall clock ran ahead, the monotonic one did not: the destination is still left alone.
-    assert await care.upkeep.enter_untried() == 2
-    told = await home.wait_for(2)
-    assert all(b"not tried yet: its destination cannot be reached" in one.content for one in told)
+    assert await care.upkeep.enter_untried() == 3
+    told = await home.wait_for(3)
+    # One of them was tried once: it is told of that.
+    assert sum(b"not tried yet: its destination cannot be reached" in one.content for one in told) == 2
     assert await care.upkeep.enter_untried() == 0
+
+
+async def test_so_is_who_was_tried_once_before_the_destination_was_left_alone(world: Any) -> None:
+    mx = await world.domain("shop.example")
+    home = await world.domain("acme.example")
+    mx.behaviour = Behaviour(action=Action.DEFER, reply="451 4.2.0 not now")
+    scheduler = await world.start()
+    for notify in (Notify.DELAY, Notify.FAILURE):
+        await world.send(f"{notify.name}@shop.example", dsn=DsnRequest(notify=notify))
+    await world.ended(2)
+    await world.stop()
+    await mx.stop()
+    world.clock.ahead = 5 * 60
+    scheduler = await world.start()
+    await world.send("other@shop.example")
+    await world.wait(lambda: "shop.example" in scheduler.left_alone() and not scheduler.in_hand)
+    world.clock.ahead = 5 * 3600
+    care = Care(world)
+    assert await care.upkeep.enter_untried() == 2
+    assert await care.upkeep.enter_untried() == 0
+    told = [one.content for one in await home.wait_for(2)]
+    (early,) = [one for one in told if b"DELAY@shop.example" in one]
+    assert b"Action: delayed" in early
+    assert b"451 4.2.0 not now" in early
+    # The other is about who came last: who wants to hear of failures alone has heard nothing.
+    assert sum(b"other@shop.example" in one for one in told) == 1
+    assert len(home.messages) == 2
 
 
 # The watchdog.

@@ -85,7 +85,7 @@ def test_only_a_clear_no_means_absent(host: str, code: int, text: str, standing:
 
 
 @pytest.mark.parametrize(
-    ("standing", "seconds"), [(Standing.PRESENT, 7 * 86_400), (Standing.ABSENT, 300), (Standing.UNKNOWN, 600)]
+    ("standing", "seconds"), [(Standing.PRESENT, 0.9 * 7 * 86_400), (Standing.ABSENT, 300), (Standing.UNKNOWN, 600)]
 )
 async def test_an_answer_is_remembered_for_its_time(standing: Standing, seconds: int) -> None:
     world = Fixture()
@@ -96,7 +96,69 @@ async def test_an_answer_is_remembered_for_its_time(standing: Standing, seconds:
     assert len(world.provider.asked) == 1
     world.now += 2
     await world.senders.check(ANA)
+    await asyncio.sleep(0)
     assert len(world.provider.asked) == 2
+
+
+DAY = 86_400
+
+
+async def test_who_is_known_to_exist_is_asked_for_again_in_time_and_nobody_waits() -> None:
+    world = Fixture()
+    await world.senders.check(ANA)
+    world.now += 6.5 * DAY
+    world.provider.gate = asyncio.Event()
+    for _ in range(3):
+        assert await world.senders.check(ANA) == (None, False)
+        await asyncio.sleep(0)
+    assert len(world.provider.asked) == 2
+    world.provider.gate.set()
+    await asyncio.sleep(0.01)
+    world.now += 6 * DAY
+    assert await world.senders.check(ANA) == (None, False)
+    assert len(world.provider.asked) == 2
+
+
+async def test_who_was_found_to_exist_goes_on_while_nobody_can_say_but_not_for_ever() -> None:
+    """Unknown is not absent: an outage of the sender's own host stops none of its mail."""
+    world = Fixture(unknown=UnknownSender.DEFER)
+    await world.senders.check(ANA)
+    world.provider.standing = Standing.UNKNOWN
+    world.now += 7 * DAY + 1
+    for turn in range(3):
+        assert await world.senders.check(ANA) == (None, False)
+        assert await world.senders.check(ANA) == (None, False)
+        assert len(world.provider.asked) == 2 + turn
+        world.now += 601
+        await asyncio.sleep(0)
+    world.now += 7 * DAY
+    reply, unknown = await world.senders.check(ANA)
+    assert reply is not None
+    assert (reply.code, unknown) == (451, True)
+
+
+async def test_so_it_does_while_the_host_does_not_answer_in_time_or_may_not_be_asked() -> None:
+    world = Fixture(unknown=UnknownSender.DEFER, timeout=0.02, probes_per_domain_per_minute=1)
+    await world.senders.check(ANA)
+    world.now += 7 * DAY + 1
+    world.provider.gate = asyncio.Event()
+    assert await world.senders.check(Mailbox("new", "acme.example")) != (None, False)
+    assert await world.senders.check(ANA) == (None, False)
+    world.now += 60
+    assert await world.senders.check(ANA) == (None, False)
+    world.provider.gate.set()
+
+
+async def test_a_clear_no_ends_what_was_known() -> None:
+    world = Fixture()
+    await world.senders.check(ANA)
+    world.provider.standing = Standing.ABSENT
+    world.now += 6.5 * DAY
+    assert await world.senders.check(ANA) == (None, False)
+    await asyncio.sleep(0.01)
+    reply, _ = await world.senders.check(ANA)
+    assert reply is not None
+    assert reply.code == 550
 
 
 async def test_many_sessions_share_one_probe_and_one_leaving_does_not_end_it() -> None:

@@ -8,18 +8,23 @@ missing DMARC).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from malote_relay.delivery.answers.rules import load
+from malote_relay.delivery.answers.rules import load, reduced
 from malote_relay.delivery.reply import Answer, Failure, Reply
 
 RULES: Final = load(Path(__file__).with_name("replies.toml"))
 
 CLASSES: Final[Mapping[str, str]] = RULES.classes
 """Every class and what it means."""
+
+_TOO_MANY: Final = re.compile(
+    " (too many|maximum|number of|limit of) (recipients?|rcpts?) | (recipients?|rcpts?) (limit|count|maximum) "
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +56,11 @@ def too_many_recipients(answer: Answer) -> bool:
     """Whether a recipient was refused only because its transaction had enough of them: the next may take it.
 
     RFC 5321 section 4.5.3.1.10: 452, enhanced 4.5.3 (RFC 3463); 552 was once the code for it, and means 452 then.
+    Either is said of full mailboxes too, so that without an enhanced code it is the words that tell.
     """
     if not isinstance(answer, Reply) or answer.code not in (452, 552):
         return False
-    return answer.enhanced[2:] == "5.3" if answer.enhanced else "recipients" in str(answer).lower()
+    return answer.enhanced[2:] == "5.3" if answer.enhanced else bool(_TOO_MANY.search(reduced(str(answer))))
 
 
 def _bounce_class(reply: Reply, host: str) -> str:

@@ -1,8 +1,10 @@
 """From a route to a session: which of its addresses are tried, in what order, and over what TLS.
 
 Addresses are tried one after another within a bound on the whole (RFC 5321 section 5.1 asks for two at least). What
-TLS a host must have stands with its address; a host whose opportunistic TLS fails is spoken to in clear, and
-remembered, so that this is not found out again for each message. What is required is never remembered away.
+TLS a host must have stands with its address; a host whose opportunistic TLS fails is spoken to in clear (RFC 7435).
+That is remembered for some minutes, so that it is not found out again for each message, but only where TLS itself
+said so, or it failed several times in a row: who can reset one connection should not gain more by it than this one.
+What is required is never remembered away.
 """
 
 from __future__ import annotations
@@ -20,13 +22,26 @@ from malote_relay.delivery.route import Route
 from malote_relay.delivery.tls.handshake import Handshake, Handshakes
 from malote_relay.delivery.tls.results import Trouble
 
-PLAIN_SECONDS = 3600.0
+PLAIN_SECONDS = 600.0
 """How long TLS that failed with an address is not tried again with it."""
+
+IN_A_ROW = 3
+"""Failures in a row after which that is so though none of them was certain."""
 
 MAX_TRIES = 6
 """Addresses tried for one session."""
 
 _MAX_REMEMBERED = 1000
+
+
+@dataclasses.dataclass(slots=True)
+class _Fallen:
+    """A rung of a ladder that failed: how, how often in a row, and until when it is left out."""
+
+    trouble: Trouble
+    times: int = 0
+    until: float = 0.0
+
 
 Opener = Callable[[Peer, Identity, Timeouts, Handshake | None], Awaitable[Session]]
 
@@ -64,8 +79,8 @@ class Dialler:
         self._clock = clock
         self._report = report or (lambda route, peer, local, trouble: None)
         self._families = Families(clock)
-        self._failed: dict[tuple[Peer, int], tuple[float, Trouble]] = {}
-        """Rungs of a peer's ladder that failed, until when they are left out, and how they did."""
+        self._fallen: dict[tuple[Peer, int], _Fallen] = {}
+        """By peer and the rung's number."""
 
     def peers(self, route: Route) -> Sequence[Peer]:
         """The route's addresses that the source address can reach, best first."""
@@ -113,9 +128,9 @@ class Dialler:
         trouble: Trouble | None = None
         for rung, handshake in enumerate(ladder):
             last = rung == len(ladder) - 1
-            known = self._failed.get((peer, rung))
-            if known is not None and known[0] > self._clock():
-                trouble = trouble or known[1]
+            known = self._fallen.get((peer, rung))
+            if known is not None and known.until > self._clock():
+                trouble = trouble or known.trouble
                 continue
             try:
                 session = await self._open(peer, timeouts, handshake)
@@ -128,6 +143,7 @@ class Dialler:
                     raise
                 self._remember(peer, rung, failed.tls)
                 continue
+            self._fallen.pop((peer, rung), None)
             self._report(route, peer, session.local_address, trouble or session.tls_trouble)
             return session
         raise AssertionError("a ladder has a last rung")  # and that one returns or raises
@@ -146,6 +162,10 @@ class Dialler:
         return session
 
     def _remember(self, peer: Peer, rung: int, trouble: Trouble) -> None:
-        if len(self._failed) > _MAX_REMEMBERED:
-            self._failed.clear()
-        self._failed[peer, rung] = (self._clock() + PLAIN_SECONDS, trouble)
+        if len(self._fallen) > _MAX_REMEMBERED:
+            self._fallen.clear()
+        fallen = self._fallen.setdefault((peer, rung), _Fallen(trouble))
+        fallen.trouble = trouble
+        fallen.times += 1
+        if trouble.lasting or fallen.times >= IN_A_ROW:
+            fallen.until = self._clock() + PLAIN_SECONDS

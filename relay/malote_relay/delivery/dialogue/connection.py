@@ -19,11 +19,12 @@ from malote_relay.delivery.parameters import mail_parameters, rcpt_parameters
 from malote_relay.delivery.peer import Identity, Peer, Timeouts
 from malote_relay.delivery.reach import open_socket
 from malote_relay.delivery.reply import Answer, Failure, Reply
-from malote_relay.delivery.tls.handshake import Handshake, TlsFailed, begin
+from malote_relay.delivery.tls.handshake import Handshake, TlsFailed, begin, trouble_of
 from malote_relay.delivery.tls.results import ResultType, Trouble
 from malote_relay.delivery.tls.security import SMART_HOST
 
 _WANTS_LOGIN = frozenset({530, 534, 535, 538})
+_TAKES_NO_MAIL = frozenset({521, 556})
 
 
 class Session:
@@ -79,6 +80,8 @@ class Session:
         reply = None
         if "STARTTLS" in self._extensions:
             reply = await self._command("STARTTLS", "STARTTLS")
+            if reply.code == 421:
+                raise self._refused(reply, "STARTTLS")
         if reply is None or reply.code != 220:
             said = f"answers STARTTLS with {reply}" if reply else "offers no STARTTLS"
             trouble = Trouble(ResultType.STARTTLS_NOT_SUPPORTED, said)
@@ -93,9 +96,10 @@ class Session:
         try:
             await self._hello(name)
         except SessionFailed as failed:
+            if self._wire.broken is None or failed.failure.bounce_class != "connection":
+                raise  # A reply, or silence, has nothing to do with TLS: it means what it would mean without.
             # With TLS 1.3 a server's refusal may come only after our side of the handshake is done.
-            trouble = Trouble(ResultType.VALIDATION_FAILURE, failed.failure.words)
-            raise SessionFailed(failed.failure, tls=trouble, host=failed.host) from failed
+            raise SessionFailed(failed.failure, tls=trouble_of(self._wire.broken)) from failed
 
     async def _secure(self, tls: Handshake) -> None:
         try:
@@ -143,8 +147,13 @@ class Session:
         return await self._wire.reply(self._timeouts.command, stage)
 
     def _refused(self, reply: Reply, stage: str) -> SessionFailed:
+        """No session, by its own word. For good only where the word says that it takes no mail at all (RFC 7504).
+
+        Any other refusal is about us, today: it would bounce all that is queued for it, so mail goes to the next host
+        and then waits, as with other mailers.
+        """
         words = f"{reply} ({self.peer}, {stage})"
-        return SessionFailed(Failure(words, "", permanent=reply.permanent), host=str(self.peer))
+        return SessionFailed(Failure(words, "", permanent=reply.code in _TAKES_NO_MAIL), host=str(self.peer))
 
     async def deliver(self, envelope: Envelope) -> list[Answer]:
         """Run one transaction: an answer for each recipient, in their order. Raises only what is not the remote's.
@@ -155,7 +164,11 @@ class Session:
         self.content_sent = False
         if envelope.smtputf8 and "SMTPUTF8" not in self._extensions:
             envelope = envelope.in_ascii()
-        if (refusal := unfit(envelope, self._extensions, self.peer)) is not None:
+            # In a thread: here it looks into the headers, which may have to be read.
+            refusal = await asyncio.to_thread(unfit, envelope, self._extensions, self.peer)
+        else:
+            refusal = unfit(envelope, self._extensions, self.peer)
+        if refusal is not None:
             return [refusal] * len(envelope.recipients)
         unfit_ones = {
             place: no
@@ -207,6 +220,8 @@ class Session:
 
     async def _rest(self, envelope: Envelope, mail: Reply, answers: list[Answer | None]) -> None:
         pipelined = "PIPELINING" in self._extensions
+        if mail.intermediate:
+            raise self._out_of_step("MAIL", mail)
         if not mail.accepted:
             # It answers for everyone, whatever becomes of the session while the replies to the rest are read.
             self._note(mail, answers)
@@ -218,6 +233,8 @@ class Session:
                 reply = await self._wire.reply(self._timeouts.command, "RCPT")
             else:
                 reply = await self._command(self._rcpt_command(envelope, place, recipient), "RCPT")
+            if reply.intermediate:
+                raise self._out_of_step("RCPT", reply)
             if mail.accepted and reply.accepted:
                 accepted += 1
             elif mail.accepted:
@@ -230,26 +247,43 @@ class Session:
             data = await self._wire.reply(self._timeouts.data, "DATA")
         else:
             data = Reply(503)
+        if data.accepted or (data.intermediate and data.code != 354):
+            raise self._out_of_step("DATA", data)
         if data.code != 354:
             self._needs_reset = True
             self._note(data, answers)
         elif not accepted:
             # RFC 2920 section 3.1: DATA was let in though nobody is left; end it empty.
+            self._expect_silence()
             self._wire.write(b".\r\n", "end of data")
             await self._wire.reply(self._timeouts.final, "end of data")
         else:
+            self._expect_silence()
             self.content_sent = True
-            await self._send_content(envelope.content)
-            self._note(await self._wire.reply(self._timeouts.final, "end of data"), answers)
+            whole = await self._send_content(envelope.content)
+            reply = await self._wire.reply(self._timeouts.final, "end of data")
+            if reply.intermediate or (reply.accepted and (not whole or self._wire.spoke_early)):
+                raise self._out_of_step("what it has not all got" if reply.accepted else "the end of data", reply)
+            self._note(reply, answers)
+
+    def _expect_silence(self) -> None:
+        """After 354 it is our turn: what was said already is no answer to what is still to come."""
+        if self._wire.replies:
+            reply = self._wire.replies.popleft()
+            if reply.code == 421:
+                self._farewell = reply
+            raise self._out_of_step("content that it has not got yet", reply)
+
+    def _out_of_step(self, stage: str, reply: Reply) -> SessionFailed:
+        """Its replies do not belong to our commands (any more): nothing it says now can be taken for a delivery."""
+        return SessionFailed(Failure(f"451 4.5.0 {self.peer} answers {stage} with {reply}", "system"))
 
     def _note(self, reply: Reply, answers: list[Answer | None]) -> None:
         """`reply` is the answer for whoever has none yet."""
         self._ended = self._ended or reply.code == 421
         for place, answer in enumerate(answers):
             if answer is None:
-                answers[place] = (
-                    reply if reply.code // 100 in (2, 4, 5) else Failure(f"451 4.5.0 unexpected {reply}", "other")
-                )
+                answers[place] = reply
 
     def _send_commands(self, envelope: Envelope) -> None:
         lines = ["RSET"] if self._needs_reset else []
@@ -258,17 +292,20 @@ class Session:
         lines += ["DATA", ""]
         self._wire.write("\r\n".join(lines).encode(), "MAIL")
 
-    async def _send_content(self, content: Content) -> None:
+    async def _send_content(self, content: Content) -> bool:
+        """Send it; whether all of it was, before anything was said to it."""
         stage = "content"
         if (whole := content.whole()) is not None:
             self._wire.write(whole, stage)
-            return
+            return True
         async for block in content.blocks():
+            if self._wire.replies:
+                # It has heard enough: a refusal is the answer, and the rest, with the final dot, is not sent.
+                self._ended = True
+                return False
             self._wire.write(block, stage)
             await self._wire.drained(self._timeouts.block, stage)
-            if self._wire.replies:
-                self._ended = True  # It has heard enough; what it says is the answer, the rest is not sent.
-                return
+        return True
 
     def _mail_command(self, envelope: Envelope) -> str:
         line = f"MAIL FROM:<{envelope.reverse_path}>"

@@ -36,6 +36,11 @@ class Wire(asyncio.Protocol):
         self.parser = ReplyParser()
         self.replies: deque[Reply] = deque()
         self.lost: str = ""
+        self.spoke_early = False
+        """Whether, when it last spoke, some of what was written to it had not left yet."""
+        self.broken: Exception | None = None
+        """What ended the connection, when it was not we who did."""
+        self._socket: asyncio.Transport | None = None
         self._transport: asyncio.Transport | None = None
         self._paused = False
         self._waiter: asyncio.Future[None] | None = None
@@ -53,7 +58,7 @@ class Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
-        self._transport = cast(asyncio.Transport, transport)
+        self._socket = self._transport = cast(asyncio.Transport, transport)
         raw = transport.get_extra_info("socket")
         if raw is not None:
             with contextlib.suppress(OSError):
@@ -61,6 +66,7 @@ class Wire(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
+        self.spoke_early = self._unsent()
         try:
             self.replies.extend(self.parser.feed(data))
             if len(self.replies) > _MAX_UNREAD:
@@ -71,13 +77,20 @@ class Wire(asyncio.Protocol):
             self.transport.abort()
         self._wake()
 
+    def _unsent(self) -> bool:
+        """Whether octets still wait here, before or after they were encrypted."""
+        carriers = (self._socket, self._transport)
+        return any(one is not None and one.get_write_buffer_size() > 0 for one in carriers)
+
     def eof_received(self) -> bool:
         """See asyncio.Protocol."""
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
-        self.lost = self.lost or (f"connection lost: {exc}" if exc else "it closed the connection")
+        if not self.lost:
+            self.broken = exc or ConnectionResetError("it closed the connection")
+            self.lost = f"connection lost: {exc}" if exc else "it closed the connection"
         self._wake()
 
     def pause_writing(self) -> None:

@@ -32,6 +32,9 @@ MAX_HEADERS = 32 * 1024
 
 _CRLF = "\r\n"
 _WIDTH = 76
+_LONGEST = 900
+"""Octets of a line at most, with room to the limit of 998."""
+
 _QUOTED = "Content-Transfer-Encoding: quoted-printable"
 _OUTSIDE_ASCII = re.compile(r"[^\x20-\x7e]")
 _FAILURE = re.compile(r"[45]\.\d{1,3}\.\d{1,3}")
@@ -252,16 +255,22 @@ def _encoded(octets: bytes) -> bytes:
 
 
 def _fold(line: str, indent: str) -> list[str]:
-    """Cut a long line at spaces; the parts after the first begin with `indent`."""
+    """Cut a long line at spaces; the parts after the first begin with `indent`.
+
+    A word is only cut where no line could hold it (RFC 5322 section 2.1.1), so that an address in it can be used.
+    """
     lines: list[str] = []
     while len(line) > _WIDTH:
         cut = line.rfind(" ", len(indent) + 1, _WIDTH)
         if cut < 0 or not line[:cut].strip():
-            cut = line.find(" ", _WIDTH)
-        if cut < 0:
+            cut = line.find(" ", _WIDTH, _LONGEST)
+        if cut < 0 and len(line) <= _LONGEST:
             break
+        cut = _LONGEST if cut < 0 else cut
         lines.append(line[:cut])
-        line = indent + line[cut + 1 :]
+        if not (rest := line[cut:].lstrip(" ")):
+            return lines
+        line = indent + rest
     return [*lines, line]
 
 

@@ -89,7 +89,12 @@ def _kind(one: Outcome, delay_after: float) -> Kind | None:
     if one.result is Result.DELIVERED:
         return Kind.RELAYED if Notify.SUCCESS in notify and not one.notify_passed_on else None
     late = delay_after > 0 and one.at - recipient.released_at >= delay_after
-    return Kind.DELAYED if late and Notify.DELAY in notify and not recipient.told_of_delay else None
+    return Kind.DELAYED if late and to_be_told_of_delay(recipient) else None
+
+
+def to_be_told_of_delay(recipient: Queued) -> bool:
+    """Whether its sender hears of a delay, and has not yet."""
+    return bool(recipient.reverse_path) and Notify.DELAY in recipient.dsn.notify and not recipient.told_of_delay
 
 
 def is_notice(recipient: Queued) -> bool:

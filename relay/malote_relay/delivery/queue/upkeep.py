@@ -5,8 +5,8 @@ what no attempt ever reaches is found here: mail of a frozen tenant, for a desti
 line or an overflow that does not move. It fails with the words of its last answer, or of what it waited for, and its
 sender is told like of any failure. While a tenant is frozen, the notification waits with the rest.
 
-What waits untried for a destination that is left alone has no entry of its own by which its sender would hear that it
-takes longer: once it is that late, it gets one.
+What is due for a destination that is left alone has no attempt by whose end its sender would hear that it takes
+longer: once it is that late, and nobody was told yet, it gets an entry without one.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import structlog
 
 from malote_relay.delivery.answers.classify import classify
 from malote_relay.delivery.answers.outcome import EXPIRED, span
+from malote_relay.delivery.notices.due import to_be_told_of_delay
 from malote_relay.delivery.queue.scheduler import Scheduler, Unattempted
 from malote_relay.delivery.queue.watchdog import Facts, Verdict, Watchdog
 from malote_relay.delivery.reply import parse
@@ -100,22 +101,21 @@ class Upkeep:
         return count
 
     async def enter_untried(self) -> int:
-        """Enter a deferral for those who wait untried for longer than their senders should not hear of it."""
+        """Enter a deferral for those who wait in vain for longer than their senders should not hear of it.
+
+        Not only for who was never tried: an attempt made early told nobody anything.
+        """
         delay = self._scheduler.delay_after
         alone = frozenset(self._scheduler.left_alone())
         if not delay or not alone:
             return 0
 
-        def untried(one: Queued, now: float) -> bool:
-            return not one.attempts and one.released_at + delay <= now and domain_of(one.address) in alone
+        def unheard(one: Queued, now: float) -> bool:
+            if one.released_at + delay > now or one.next_attempt_at > now or domain_of(one.address) not in alone:
+                return False
+            return not one.attempts or to_be_told_of_delay(one)
 
-        return await self._walk(
-            delay,
-            untried,
-            lambda one, why, now: Unattempted(
-                one.queued, f"451 4.4.1 not tried yet: {why}", "connection", now + SWEEP_SECONDS
-            ),
-        )
+        return await self._walk(delay, unheard, _delayed)
 
     async def _walk(
         self,
@@ -173,6 +173,13 @@ class Upkeep:
         if verdict.push:
             scheduler.push()
         return verdict
+
+
+def _delayed(one: Waiter, why: str, now: float) -> Unattempted:
+    again = now + SWEEP_SECONDS
+    if not one.last_reply:
+        return Unattempted(one.queued, f"451 4.4.1 not tried yet: {why}", "connection", again)
+    return Unattempted(one.queued, one.last_reply, _class(one.last_reply), again)
 
 
 def _expired(one: Waiter, why: str, limit: float) -> Unattempted:

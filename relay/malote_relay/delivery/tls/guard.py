@@ -54,10 +54,14 @@ class Guard:
         domain = ascii_name(route.domain)
         signed, sts = await asyncio.gather(self._signed(route, domain), self._policy(domain))
         applied = Applied.sts(domain, sts) if sts is not None else Applied.none(domain)
+        enforced = isinstance(sts, StsPolicy) and sts.mode is Mode.ENFORCE
         hosts: list[MailHost] = []
         troubles: list[str] = []
         for host, found in zip(route.hosts, signed, strict=True):
-            if isinstance(found, Security):
+            # Records that nobody can check authenticate nothing (RFC 7672 section 2.2): they do not stand in for a
+            # policy that asks for a certificate, and all that they ask for themselves is encryption, which it is too.
+            unchecked = isinstance(found, Security) and found.level is Level.ENCRYPTED
+            if isinstance(found, Security) and not (unchecked and enforced):
                 told = Applied.tlsa(host.name, found)
                 hosts.append(dataclasses.replace(host, security=found, applied=told))
             elif isinstance(found, TemporaryFailure):

@@ -22,6 +22,9 @@ _WRONG_NAME: Final = frozenset({62, 64})
 _UNTRUSTED: Final = frozenset({2, 18, 19, 20, 21, 24, 27})
 """X509_V_ERR_… of OpenSSL, by what RFC 8460 calls them."""
 
+_CUT_OFF: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+"""What the library calls a connection that ended."""
+
 _DER: Final = 2
 
 
@@ -107,7 +110,7 @@ async def begin(
             ssl_handshake_timeout=seconds,
         )
     except (OSError, ssl.SSLError, TimeoutError, UnicodeError, ValueError) as error:
-        raise TlsFailed(_trouble(error)) from error
+        raise TlsFailed(trouble_of(error)) from error
     if secured is None:
         raise TlsFailed(Trouble(ResultType.VALIDATION_FAILURE, "it left the handshake"))
     session: Any = secured.get_extra_info("ssl_object")
@@ -124,7 +127,8 @@ async def begin(
     return secured, f"{session.version()} {session.cipher()[0]} {verified}"
 
 
-def _trouble(error: Exception) -> Trouble:
+def trouble_of(error: Exception) -> Trouble:
+    """What an error of the handshake, or of the connection while it was not certainly over, means."""
     result = ResultType.VALIDATION_FAILURE
     if isinstance(error, ssl.SSLCertVerificationError):
         code = error.verify_code
@@ -134,8 +138,9 @@ def _trouble(error: Exception) -> Trouble:
             result = ResultType.HOST_MISMATCH
         elif code in _UNTRUSTED:
             result = ResultType.NOT_TRUSTED
-        return Trouble(result, f"its certificate is not valid: {error.verify_message}")
-    return Trouble(result, str(error) or type(error).__name__)
+        return Trouble(result, f"its certificate is not valid: {error.verify_message}", lasting=True)
+    lasting = isinstance(error, ssl.SSLError | ValueError) and not isinstance(error, _CUT_OFF)
+    return Trouble(result, str(error) or type(error).__name__, lasting)
 
 
 def _chain(session: Any) -> list[bytes]:

@@ -26,10 +26,15 @@ class ResultType(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Why a session did not get the TLS that was asked for. `words` say it to people."""
+    """Why a session did not get the TLS that was asked for. `words` say it to people.
+
+    `lasting` is what TLS itself said, by an alert or a certificate: it would say the same again. A connection that
+    was lost or silent may have been anybody's doing.
+    """
 
     result: ResultType
     words: str
+    lasting: bool = False
 
 
 @dataclass(frozen=True, slots=True)

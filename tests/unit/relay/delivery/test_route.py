@@ -70,8 +70,9 @@ async def test_a_domain_without_mx_is_its_own_host() -> None:
     assert await hosts(names) == ["d.example"]
 
 
-async def test_the_null_mx_refuses_for_good() -> None:
-    error = await refused(Names({"d.example": [(0, "")]}, {}))
+@pytest.mark.parametrize("records", [[(0, "")], [(0, ""), (10, "")]], ids=["once", "twice"])
+async def test_the_null_mx_refuses_for_good(records: Sequence[tuple[int, str]]) -> None:
+    error = await refused(Names({"d.example": records}, {}))
     assert (error.permanent, error.bounce_class) == (True, "bad-domain")
     assert error.reply.startswith("556 5.1.10")
 
@@ -162,6 +163,30 @@ async def test_domains_with_the_same_hosts_are_one_destination() -> None:
     )
     one, other = [await route(domain, names, Policy(), random.Random(0)) for domain in ("d.example", "e.example")]
     assert one.destination == other.destination
+
+
+async def test_a_destination_stays_the_same_whichever_of_its_hosts_can_be_looked_up() -> None:
+    mx = {"d.example": [(10, "a.example"), (20, "b.example")]}
+    good = Names(mx, {"a.example": [PUBLIC], "b.example": [PUBLIC]})
+    broken = Names(mx, {"a.example": TemporaryFailure("SERVFAIL"), "b.example": [PUBLIC]})
+    one, other = [await route("d.example", names, Policy(), random.Random(0)) for names in (good, broken)]
+    assert [host.name for host in other.hosts] == ["b.example"]
+    assert one.destination == other.destination == "a.example,b.example"
+
+
+@pytest.mark.parametrize("count", [MAX_HOSTS + 5, 500])
+async def test_a_destination_stays_the_same_whichever_of_its_many_hosts_are_drawn(count: int) -> None:
+    many = [(10, f"h{number}.example") for number in range(count)]
+    found = {host: [PUBLIC] for _, host in many}
+    routes = [
+        await route("d.example", Names({"d.example": many}, found), Policy(), random.Random(seed))
+        for seed in range(5)
+    ]
+    assert len({route.hosts for route in routes}) == 5
+    assert len({route.destination for route in routes}) == 1
+    assert len(routes[0].destination) < 1000
+    fewer = await route("d.example", Names({"d.example": many[:-1]}, found), Policy(), random.Random(0))
+    assert fewer.destination != routes[0].destination
 
 
 @pytest.mark.parametrize("host", ["93.184.216.34", "localhost"])

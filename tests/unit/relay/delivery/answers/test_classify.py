@@ -59,6 +59,10 @@ def test_552_for_too_many_recipients_means_452() -> None:
     assert classify(parse("552 too many recipients")) == Verdict(False, "rate-limit")
 
 
+def test_552_for_the_full_mailboxes_of_recipients_means_552() -> None:
+    assert classify(parse("552 mailbox of one or more recipients is full")) == Verdict(True, "quota")
+
+
 def test_a_failure_of_ours_says_its_own_class_or_is_read_like_a_reply() -> None:
     assert classify(Failure("451 4.4.2 gone", "connection")) == Verdict(False, "connection")
     greeting = Failure("554 5.7.1 blocked using zen.spamhaus.org (mx[192.0.2.1], greeting)", "", permanent=True)
@@ -101,6 +105,11 @@ def test_every_class_is_explained_and_every_class_and_provider_has_a_rule() -> N
         ("452 4.2.2 mailbox full", False),
         ("452 4.2.2 the recipients' mailbox is full", False),
         ("452 out of room", False),
+        ("552 Maximum number of recipients exceeded", True),
+        ("552 too many RCPTs", True),
+        ("552 mailbox of one or more recipients is full", False),
+        ("452 mailbox of one or more recipients is full", False),
+        ("552 message exceeds the limit for these recipients", False),
         ("550 5.5.3 too many recipients", False),
     ],
 )

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from malote_relay.delivery.destinations.dialling import Dialler
+from malote_relay.delivery.destinations.dialling import IN_A_ROW, PLAIN_SECONDS, Dialler
 from malote_relay.delivery.dialogue.connection import Session
 from malote_relay.delivery.dialogue.wire import SessionFailed
 from malote_relay.delivery.peer import Identity, Peer, Timeouts
@@ -31,6 +31,8 @@ class Network:
         self.handshakes: list[Handshake | None] = []
         self.dead: dict[str, OSError] = {}
         self.broken: set[Level] = set()
+        self.how = Trouble(ResultType.EXPIRED, "expired", lasting=True)
+        self.reply = ""
         self.told: list[ResultType | None] = []
 
     async def open(self, peer: Peer, identity: Identity, timeouts: Timeouts, handshake: Handshake | None) -> Session:
@@ -42,8 +44,9 @@ class Network:
                 self.now += timeouts.connect
             raise SessionFailed(Failure("451 4.4.1 no connection", "connection")) from cause
         if handshake is not None and handshake.security.level in self.broken:
-            trouble = Trouble(ResultType.EXPIRED, "expired")
-            raise SessionFailed(Failure("451 4.7.5 no TLS", "tls"), tls=trouble)
+            raise SessionFailed(Failure("451 4.7.5 no TLS", "tls"), tls=self.how)
+        if self.reply:
+            raise SessionFailed(Failure(self.reply, ""), host=peer.name)
 
         class Paper:
             local_address = "192.0.2.99"
@@ -163,3 +166,54 @@ async def test_testing_is_told_of_a_bad_certificate_each_time_and_delivers_all_t
     levels = [one.security.level if one else None for one in network.handshakes]
     assert levels == [Level.TESTING, Level.OPPORTUNISTIC, Level.OPPORTUNISTIC]
     assert network.told == [ResultType.EXPIRED] * 2
+
+
+CUT_OFF = Trouble(ResultType.VALIDATION_FAILURE, "ConnectionResetError")
+
+
+@pytest.mark.parametrize(
+    ("security", "level"),
+    [(None, Level.OPPORTUNISTIC), (Security(Level.TESTING, "mta-sts-testing"), Level.TESTING)],
+    ids=["opportunistic", "testing"],
+)
+async def test_a_handshake_that_is_cut_off_is_tried_again_at_the_next_session(
+    security: Security | None, level: Level
+) -> None:
+    """Whoever can reset a connection must not gain clear text for longer than that one."""
+    network = Network()
+    network.broken, network.how = {level}, CUT_OFF
+    dialler = network.dialler()
+    for _ in range(IN_A_ROW - 1):
+        await dial(dialler, to(FOUR, security=security))
+    network.broken = set()
+    await dial(dialler, to(FOUR, security=security))
+    last = network.handshakes[-1]
+    assert last is not None
+    assert last.security.level is level
+
+
+async def test_handshakes_cut_off_in_a_row_are_let_be_for_some_minutes_until_one_goes_well() -> None:
+    network = Network()
+    network.broken, network.how = {Level.OPPORTUNISTIC}, CUT_OFF
+    dialler = network.dialler()
+    for _ in range(IN_A_ROW + 1):
+        await dial(dialler, to(FOUR))
+    assert [one is not None for one in network.handshakes] == [True, False] * IN_A_ROW + [False]
+    network.now += PLAIN_SECONDS + 1
+    network.broken = set()
+    await dial(dialler, to(FOUR))
+    network.broken = {Level.OPPORTUNISTIC}
+    network.handshakes.clear()
+    for _ in range(2):
+        await dial(dialler, to(FOUR))
+    assert [one is not None for one in network.handshakes] == [True, False] * 2
+
+
+@pytest.mark.parametrize("level", [Level.OPPORTUNISTIC, Level.TESTING])
+async def test_a_host_that_answers_over_tls_is_not_asked_again_in_clear_nor_reported(level: Level) -> None:
+    network = Network()
+    network.reply = "421 4.3.2 too busy"
+    with pytest.raises(SessionFailed, match="too busy"):
+        await dial(network.dialler(), to(FOUR, security=Security(level)))
+    assert [one is not None for one in network.handshakes] == [True]
+    assert network.told == []

@@ -116,7 +116,8 @@ async def test_broken_tls_leads_to_clear_text_and_is_not_tried_again_for_a_while
         tries.append(tls)
         if tls:
             raise SessionFailed(
-                Failure("451 4.7.5 handshake", "tls"), tls=Trouble(ResultType.VALIDATION_FAILURE, "broken")
+                Failure("451 4.7.5 handshake", "tls"),
+                tls=Trouble(ResultType.VALIDATION_FAILURE, "an alert", lasting=True),
             )
 
     network.trouble = no_tls

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import email
 import email.policy
+import re
 from collections.abc import Callable
 from email.message import EmailMessage
 from email.utils import parsedate_to_datetime
@@ -18,6 +19,7 @@ from malote_relay.delivery.notices.dsn import notice as make
 from malote_relay.delivery.notices.due import Due, Kind, Reported
 from malote_relay.delivery.notices.words import WORDS, Words
 from malote_relay.store.model import DsnRequest, NewMessage, Outcome, Queued, Result
+from malote_relay.submission.data import DataReader
 
 NOW = 1_800_000_000.0
 HEADERS = b"From: <app@acme.example>\r\nSubject: Order 42\r\nMessage-ID: <42@acme.example>\r\n"
@@ -117,6 +119,32 @@ def test_long_replies_and_headers_do_not_make_long_lines(queued: Callable[..., Q
     assert len(message.content) < 120_000
     _, (_, status), _ = parts(message)
     assert status["Diagnostic-Code"].split()[-1] == "word"
+
+
+@pytest.mark.parametrize(
+    "reply", ["550 5.7.1 " + "x" * 990, "550 " + "x" * 996, "550 5.7.1 http://x.example/" + "x" * 200]
+)
+@pytest.mark.parametrize("language", [Language.ENGLISH, Language.PORTUGUESE])
+def test_a_reply_without_a_space_makes_no_line_that_no_host_would_take(
+    queued: Callable[..., Queued], reply: str, language: Language
+) -> None:
+    """RFC 5322 section 2.1.1."""
+    message = notice(failed(queued(), reply), language=language)
+    assert isinstance(message.content, bytes)
+    door = DataReader(1_000_000)
+    door.feed(message.content + b".\r\n")
+    assert (door.finished, door.flaw) == (True, None)
+    words, (_, status), _ = parts(message)
+    for told in (status["Diagnostic-Code"], words.get_content()):
+        assert reply.replace(" ", "") in "".join(told.split())
+    if len(reply) < 900:
+        assert reply.rsplit(maxsplit=1)[-1] in status["Diagnostic-Code"].split()
+
+
+def test_a_reply_full_of_spaces_makes_no_empty_lines(queued: Callable[..., Queued]) -> None:
+    message = notice(failed(queued(), "550 5.7.1 no" + " " * 400 + "way"))
+    (field,) = re.findall(rb"\r\nDiagnostic-Code: .*?\r\n(?! )", cast(bytes, message.content), re.DOTALL)
+    assert all(line.strip() for line in field.split(b"\r\n")[1:-1])
 
 
 def test_a_message_whose_content_is_gone_is_still_told_of(queued: Callable[..., Queued]) -> None:

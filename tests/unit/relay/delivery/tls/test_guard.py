@@ -143,3 +143,22 @@ async def test_records_nobody_can_check_ask_for_encryption() -> None:
 async def test_an_address_literal_has_no_domain_to_ask() -> None:
     literal = Route("[192.0.2.1]", (MailHost("", (ipaddress.ip_address("192.0.2.1"),)),))
     assert await World(sts(Mode.ENFORCE)).secure(route=literal) == literal
+
+
+UNUSABLE_RECORD = "0 0 1 " + "ab" * 32
+
+
+async def test_records_nobody_can_check_take_nothing_from_an_enforced_policy() -> None:
+    """RFC 8461 section 2: a policy must not override a failing DANE; but here there is none to fail."""
+    world = World(sts(Mode.ENFORCE, "mx1.d.example"), mx1=UNUSABLE_RECORD, mx2=UNUSABLE_RECORD)
+    secured = await world.secure()
+    assert [(host.name, host.security) for host in secured.hosts] == [("mx1.d.example", ENFORCE)]
+    assert [host.applied and host.applied.kind for host in secured.hosts] == ["sts"]
+    assert world.told == [("mx2.d.example", ResultType.VALIDATION_FAILURE)]
+
+
+@pytest.mark.parametrize("mode", [Mode.TESTING, Mode.NONE])
+async def test_nor_does_a_policy_that_is_only_tested_take_from_what_they_ask_for(mode: Mode) -> None:
+    world = World(sts(mode, "mx1.d.example"), mx1=UNUSABLE_RECORD, mx2=UNUSABLE_RECORD)
+    secured = await world.secure()
+    assert [host.security for host in secured.hosts] == [dane.UNUSABLE] * 2
