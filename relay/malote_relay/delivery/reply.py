@@ -125,12 +125,14 @@ class Failure:
     """What happened instead of a reply: no connection, a time-out, a local reason. `words` read like a reply.
 
     `stale` means that a kept connection turned out to be gone before anything was answered: try another at once.
+    `said` are the remote's own words, where it is a reply after all: one that was no answer to a transaction.
     """
 
     words: str
     bounce_class: str
     permanent: bool = False
     stale: bool = False
+    said: str = ""
 
 
 Answer = Reply | Failure

@@ -156,6 +156,8 @@ class Outcome:
     """Whether, with this outcome, the sender is told that it takes longer."""
     notify_passed_on: bool = False
     """Whether who took it also took over to notify the sender (RFC 3461 section 5.2). Not kept."""
+    own: bool = False
+    """Whether `reply` (of what is given up: the last answer in it) is the relay's finding, not words of `host`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,8 +28,12 @@ async def test_what_a_host_cannot_take_is_told_to_the_sender(
     await world.start()
     await world.send(recipient, content=content, eight_bit=content is EIGHT_BIT, smtputf8=lacking == "SMTPUTF8")
     (outcome,) = await world.ended(1)
-    assert outcome.result is Result.FAILED
-    assert code in (await home.wait_for(1))[0].content
+    assert (outcome.result, outcome.bounce_class) == (Result.FAILED, "protocol")
+    report = (await home.wait_for(1))[0].content
+    assert code in report
+    assert b"Diagnostic-Code: x-malote; 55" in report
+    assert b"Diagnostic-Code: smtp" not in report
+    assert b"This relay itself found:" in report
     assert mx.messages == []
     mx.lacking = []
     await world.send("rui@shop.example")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import ipaddress
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from malote_relay.delivery.dialogue.connection import Session, open_session
 from malote_relay.delivery.dialogue.envelope import Envelope
 from malote_relay.delivery.dialogue.wire import SessionFailed
 from malote_relay.delivery.peer import Identity, Login, Peer, Timeouts
-from malote_relay.delivery.reply import Failure, Reply
+from malote_relay.delivery.reply import Failure, Reply, parse
 from malote_relay.delivery.tls.handshake import opportunistic_tls
 
 CONTENT = b"Subject: x\r\n\r\n.hidden dot\r\n"
@@ -176,16 +177,19 @@ async def test_a_server_without_ehlo_is_greeted_with_helo() -> None:
 
 
 @pytest.mark.parametrize(
-    ("it", "code"),
+    ("it", "code", "bounce_class"),
     [
-        (envelope(eight_bit=True), "5.6.3"),
-        (envelope("josé@shop.example", smtputf8=True), "5.6.7"),
-        (envelope(content="Subject: olá\r\n\r\n".encode(), smtputf8=True), "5.6.7"),
-        (envelope(size=1001), "5.3.4"),
-        (envelope("bia@shop.example>\r\nRSET"), "5.1.3"),
+        (envelope(eight_bit=True), "5.6.3", "protocol"),
+        (envelope("josé@shop.example", smtputf8=True), "5.6.7", "protocol"),
+        (envelope(content="Subject: olá\r\n\r\n".encode(), smtputf8=True), "5.6.7", "protocol"),
+        (envelope(size=1001), "5.3.4", "too-big"),
+        (envelope("bia@shop.example>\r\nRSET"), "5.1.3", "bad-mailbox"),
+        (dataclasses.replace(envelope(), reverse_path="app@acme.example>\r\nRSET"), "5.1.3", "bad-sender"),
     ],
 )
-async def test_what_the_server_cannot_take_is_refused_here_with_the_right_code(it: Envelope, code: str) -> None:
+async def test_what_the_server_cannot_take_is_refused_here_with_the_right_code(
+    it: Envelope, code: str, bounce_class: str
+) -> None:
     async def script(one: Scripted) -> None:
         await one.greet("PIPELINING", "SIZE 1000")
         await one.hear()
@@ -193,8 +197,9 @@ async def test_what_the_server_cannot_take_is_refused_here_with_the_right_code(i
     async with scripted(script) as (port, heard):
         one = await session(port)
         (answer,) = await one.deliver(it)
-        assert isinstance(answer, Reply)
-        assert (answer.enhanced, answer.permanent) == (code, True)
+        assert isinstance(answer, Failure)
+        assert (answer.said, answer.permanent, answer.bounce_class) == ("", True, bounce_class)
+        assert parse(answer.words).enhanced == code
         assert one.usable
         await one.quit()
         assert heard[0].heard[1:] == ["QUIT"]
@@ -214,7 +219,8 @@ async def test_a_recipient_that_the_server_cannot_take_costs_the_others_nothing(
         answers = await one.deliver(
             envelope("josé@shop.example", "a@shop.example", "x\x00@shop.example", "b@shop.example", smtputf8=True)
         )
-        assert [str(answer)[:9].strip() for answer in answers] == ["553 5.6.7", "250 taken", "553 5.1.3", "550 5.1.1"]
+        words = [answer.words if isinstance(answer, Failure) else str(answer) for answer in answers]
+        assert [one[:9].strip() for one in words] == ["553 5.6.7", "250 taken", "553 5.1.3", "550 5.1.1"]
         assert heard[0].heard[2:4] == ["RCPT TO:<a@shop.example>", "RCPT TO:<b@shop.example>"]
 
 

@@ -18,17 +18,18 @@ def outcome(
 
     `notifies` is whether that host takes over the notifying of the sender.
     """
-    words = answer.words if isinstance(answer, Failure) else str(answer)
+    own = isinstance(answer, Failure) and not answer.said
+    words = answer.said or answer.words if isinstance(answer, Failure) else str(answer)
     if isinstance(answer, Reply) and answer.accepted:
         return Outcome(recipient, Result.DELIVERED, now, words, host=host, tls=tls, notify_passed_on=notifies)
     verdict = classify(answer, host)
     if verdict.permanent:
-        return Outcome(recipient, Result.FAILED, now, words, verdict.bounce_class, host, tls)
+        return Outcome(recipient, Result.FAILED, now, words, verdict.bounce_class, host, tls, own=own)
     again = next_attempt(schedule, now, recipient.released_at, recipient.message_id, recipient.attempts + 1)
     if again is None:
         expired = f"554 5.4.7 not delivered within {span(schedule.max_age)}{EXPIRED}{words}"
-        return Outcome(recipient, Result.FAILED, now, expired, verdict.bounce_class, host, tls)
-    return Outcome(recipient, Result.DEFERRED, now, words, verdict.bounce_class, host, tls, again)
+        return Outcome(recipient, Result.FAILED, now, expired, verdict.bounce_class, host, tls, own=own)
+    return Outcome(recipient, Result.DEFERRED, now, words, verdict.bounce_class, host, tls, again, own=own)
 
 
 def span(seconds: float) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 
 from malote_relay.delivery.content import Content
 from malote_relay.delivery.dialogue.envelope import Envelope
@@ -153,7 +154,8 @@ class Session:
         and then waits, as with other mailers.
         """
         words = f"{reply} ({self.peer}, {stage})"
-        return SessionFailed(Failure(words, "", permanent=reply.code in _TAKES_NO_MAIL), host=str(self.peer))
+        permanent = reply.code in _TAKES_NO_MAIL
+        return SessionFailed(Failure(words, "", permanent=permanent, said=str(reply)), host=str(self.peer))
 
     async def deliver(self, envelope: Envelope) -> list[Answer]:
         """Run one transaction: an answer for each recipient, in their order. Raises only what is not the remote's.
@@ -192,11 +194,11 @@ class Session:
                 # The operator's to mend, like a login that is refused: nothing bounces for it.
                 raise SessionFailed(Failure(f"451 4.7.0 {self.peer} wants another login: {mail}", "auth"))
             if mail.code == 421 and self.transactions:
-                raise SessionFailed(Failure(f"{mail}", "connection", stale=True))
+                raise SessionFailed(Failure(f"{mail}", "connection", stale=True, said=f"{mail}"))
             await self._rest(envelope, mail, answers)
         except SessionFailed as failed:
             stale = failed.failure.stale or (not heard and self.transactions > 0)
-            rest = self._farewell or Failure(failed.failure.words, failed.failure.bounce_class, stale=stale)
+            rest = self._farewell or dataclasses.replace(failed.failure, permanent=False, stale=stale)
             self.abort()
         except BaseException:
             self.abort()

@@ -156,10 +156,22 @@ def _text(due: Due, name: str, words: Words, retry_until: float) -> list[str]:
         lines.append(f"  {_shown(one.recipient.address)}")
         if due.kind is not Kind.RELAYED and (reason := words.reasons.get(one.bounce_class)):
             lines += _fold(f"    {reason}", "    ")
-        if one.host:
-            lines.append(f"    {words.said.format(host=_shown(_host(one)))}")
-        lines += [*_fold(f"    {_shown(one.reply)}", "    "), ""]
+        lines += [*(_who_said_what(one, words) if due.reported is None else _who_reported(one, words)), ""]
     return [*lines, *_fold(end.format(until=moment(retry_until)), "")]
+
+
+def _who_said_what(one: Outcome, words: Words) -> list[str]:
+    """The last answer, the host's or the relay's own; before it that the relay gave up, if that is what ended it."""
+    first, given_up, last = one.reply.partition(EXPIRED)
+    lines = [f"    {words.gave_up}", *_fold(f"    {first}", "    ")] if given_up else []
+    who = words.said.format(host=_shown(_host(one))) if _remote(one) else words.found
+    return [*lines, f"    {who}", *_fold(f"    {_shown(last if given_up else one.reply)}", "    ")]
+
+
+def _who_reported(one: Outcome, words: Words) -> list[str]:
+    """Others' words, whatever they are; not every report says whose."""
+    lines = [f"    {words.said.format(host=_shown(_host(one)))}"] if one.host else []
+    return [*lines, *_fold(f"    {_shown(one.reply)}", "    ")]
 
 
 def _status(due: Due, name: str, retry_until: float) -> list[str]:
@@ -186,9 +198,10 @@ def _status(due: Due, name: str, retry_until: float) -> list[str]:
             if due.reported.diagnostic:
                 lines += _fold(f"Diagnostic-Code: {_ascii(due.reported.diagnostic)}", " ")
             continue
-        # What a remote never said is no SMTP diagnostic; of what was given up the remote's last words are.
-        said = one.reply.partition(EXPIRED)[2] or one.reply
-        lines += _fold(f"Diagnostic-Code: {'smtp' if one.host else 'x-malote'}; {_ascii(said)}", " ")
+        # Section 2.3.6: what a remote never said is no SMTP diagnostic; of what was given up its last words are.
+        last = one.reply.partition(EXPIRED)[2] or one.reply
+        said = f"smtp; {last}" if _remote(one) else f"x-malote; {one.reply}"
+        lines += _fold(f"Diagnostic-Code: {_ascii(said)}", " ")
         lines.append(f"Last-Attempt-Date: {_date(one.at)}")
         if due.kind is Kind.DELAYED:
             lines.append(f"Will-Retry-Until: {_date(retry_until)}")
@@ -208,6 +221,11 @@ def _original(orcpt: str) -> str:
 
 def _utf8(address: str) -> str:
     return f"utf-8; {to_utf8_xtext(address)}"
+
+
+def _remote(one: Outcome) -> bool:
+    """Whether the last answer was given by a host."""
+    return bool(one.host) and not one.own
 
 
 def _host(one: Outcome) -> str:

@@ -32,6 +32,8 @@ class Words:
     summary: str
     this_is: str
     said: str
+    found: str
+    gave_up: str
     reasons: Mapping[str, str]
     units: tuple[str, str, str, str]
     """Days, hours, minutes, seconds."""
@@ -72,6 +74,8 @@ _ENGLISH: Final = Words(
     ),
     this_is="This is the mail relay {name}.",
     said="{host} said:",
+    found="This relay itself found:",
+    gave_up="This relay gave it up:",
     reasons={
         "bad-mailbox": "There is no such mailbox. Check the address, and take it off your list.",
         "bad-domain": "The domain does not exist or takes no mail. Check the part after the @.",
@@ -125,6 +129,8 @@ _PORTUGUESE: Final = Words(
     ),
     this_is="Este é o servidor de envio {name}.",
     said="Resposta de {host}:",
+    found="Constatação deste próprio servidor:",
+    gave_up="Este servidor desistiu da entrega:",
     reasons={
         "bad-mailbox": "Esta caixa postal não existe. Confira o endereço e tire-o da sua lista.",
         "bad-domain": "O domínio não existe ou não recebe mensagens. Confira a parte depois do @.",

@@ -295,7 +295,7 @@ def _ended_row(event: Event) -> WhyRow:
     elif event.status == "complained":
         why = "its recipient complained of it"
     else:
-        why = f"it failed: refused{by}" if event.host else "it failed"
+        why = f"it failed at {event.host}" if event.host else "it failed"  # who refused it, the words tell
         why += f" ({event.bounce_class})" if event.bounce_class else ""
     return WhyRow(
         recipient=event.recipient,

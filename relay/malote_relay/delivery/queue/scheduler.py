@@ -278,7 +278,7 @@ class Scheduler:
                 one = replace(one, dsn=replace(one.dsn, notify=Notify.NEVER))
             result = Result.DEFERRED if end.next_attempt_at else Result.FAILED
             outcomes.append(
-                Outcome(one, result, now, end.words, end.bounce_class, next_attempt_at=end.next_attempt_at)
+                Outcome(one, result, now, end.words, end.bounce_class, next_attempt_at=end.next_attempt_at, own=True)
             )
         if outcomes:
             self._recorder.add(outcomes)

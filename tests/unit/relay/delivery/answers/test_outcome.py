@@ -45,6 +45,23 @@ def test_a_refusal_is_read_with_the_host_it_came_from_in_mind(queued: Callable[.
     assert [one.bounce_class for one in (found, elsewhere, there)] == ["bad-mailbox", "bad-mailbox", "rate-limit"]
 
 
+def test_the_relays_own_finding_is_marked_and_no_hosts_rules_are_asked(queued: Callable[..., Queued]) -> None:
+    """What a provider means by some words, the relay does not: these would be a full mailbox at this one's hosts."""
+    words = "552 5.2.2 mx3.qq.com[192.0.2.1] takes no such thing"
+    found = outcome(
+        queued(), Failure(words, "protocol", permanent=True),
+        host="mx3.qq.com[192.0.2.1]", tls="", now=NOW, schedule=SCHEDULE,
+    )  # fmt: skip
+    assert (found.own, found.bounce_class, found.reply) == (True, "protocol", words)
+    assert not end(queued(), Reply(552, ("5.2.2 full",))).own
+
+
+def test_a_hosts_words_before_there_is_a_transaction_are_the_hosts(queued: Callable[..., Queued]) -> None:
+    greeting = Failure("554 5.7.1 listed (mx[192.0.2.1], greeting)", "", permanent=True, said="554 5.7.1 listed")
+    found = end(queued(), greeting)
+    assert (found.own, found.reply) == (False, "554 5.7.1 listed")
+
+
 def test_a_temporary_one_is_tried_again_later_and_later(queued: Callable[..., Queued]) -> None:
     first = end(queued(), Failure("451 4.4.1 no connection", "connection"))
     fourth = end(queued(attempts=3), Failure("451 4.4.1 no connection", "connection"))

@@ -210,6 +210,35 @@ def test_what_no_remote_said_is_no_smtp_diagnostic(queued: Callable[..., Queued]
     assert first["Diagnostic-Code"] == "x-malote; 550 5.1.2 there is no such domain"
 
 
+def text(words: EmailMessage) -> str:
+    return str(words.get_content()).replace("\r\n", "\n")
+
+
+def test_the_relays_own_refusal_is_not_put_into_the_hosts_mouth(queued: Callable[..., Queued]) -> None:
+    """RFC 3464 section 2.3.6: a diagnostic of type smtp is what the remote said. The host was there, and silent."""
+    own = dataclasses.replace(failed(queued(), "552 5.3.4 mx.shop.example takes 9 octets at most"), own=True)
+    words, (_, first), _ = parts(notice(own))
+    assert first["Diagnostic-Code"] == "x-malote; 552 5.3.4 mx.shop.example takes 9 octets at most"
+    assert (first["Status"], first["Remote-MTA"]) == ("5.3.4", "dns; mx.shop.example")
+    assert "This relay itself found:\n    552 5.3.4 mx.shop.example takes" in text(words)
+    assert "said:" not in text(words)
+
+
+def test_people_read_who_gave_up_and_who_answered_last(queued: Callable[..., Queued]) -> None:
+    old = failed(queued(), "554 5.4.7 not delivered within 5 days; the last answer was: 452 4.2.2 mailbox full")
+    assert (
+        "This relay gave it up:\n    554 5.4.7 not delivered within 5 days\n"
+        "    mx.shop.example said:\n    452 4.2.2 mailbox full\n"
+    ) in text(parts(notice(old))[0])
+
+
+def test_what_was_given_up_after_a_finding_of_the_relay_is_no_smtp_diagnostic(queued: Callable[..., Queued]) -> None:
+    old = "554 5.4.7 not delivered within 5 days; the last answer was: 451 4.4.2 mx.shop.example did not answer"
+    words, (_, first), _ = parts(notice(dataclasses.replace(failed(queued(), old), own=True)))
+    assert first["Diagnostic-Code"] == f"x-malote; {old}"
+    assert "This relay itself found:\n    451 4.4.2 mx.shop.example did not answer" in text(words)
+
+
 MESSAGE = HEADERS + b"\r\nGood day.\r\n"
 
 
@@ -278,11 +307,14 @@ def test_every_language_has_a_reason_for_every_class(words: Words) -> None:
 
 
 def reported(
-    recipient: Queued, told: Reported, *, headers: bytes | None = HEADERS, language: Language = Language.ENGLISH
+    recipient: Queued,
+    told: Reported,
+    *,
+    headers: bytes | None = HEADERS,
+    language: Language = Language.ENGLISH,
+    host: str = "mx.shop.example",
 ) -> NewMessage:
-    outcome = Outcome(
-        recipient, Result.FAILED, NOW + 7200, "550 5.1.1 no such user", "bad-mailbox", "mx.shop.example"
-    )
+    outcome = Outcome(recipient, Result.FAILED, NOW + 7200, "550 5.1.1 no such user", "bad-mailbox", host)
     returned = None if headers is None else Returned(headers)
     due = Due(Kind.BOUNCED, [outcome], told)
     return make(due, returned, Reporter("relay.example", language), retry_until=NOW, now=NOW + 7200, id="n1")
@@ -310,6 +342,14 @@ def test_what_was_reported_later_is_told_with_the_words_and_the_status_of_the_re
 def test_a_report_that_said_nothing_is_told_without_a_diagnostic(queued: Callable[..., Queued]) -> None:
     _, (_, first), _ = parts(reported(queued(), Reported("5.1.1\r\nX-Evil: 1", ""), headers=None))
     assert (first["Status"], first["Diagnostic-Code"], first["X-Evil"]) == ("5.1.1", None, None)
+
+
+@pytest.mark.parametrize("host", ["mx.shop.example", ""])
+def test_a_reports_words_are_never_the_relays_own(queued: Callable[..., Queued], host: str) -> None:
+    words = text(parts(reported(queued(), Reported("5.1.1"), host=host))[0])
+    assert "    550 5.1.1 no such user\n" in words
+    assert ("mx.shop.example said:" in words) is bool(host)
+    assert "This relay" not in words
 
 
 def test_a_reports_words_cannot_add_fields(queued: Callable[..., Queued]) -> None:
