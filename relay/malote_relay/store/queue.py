@@ -20,16 +20,22 @@ STEP: Final = 1000
 
 _COLUMNS: Final = (
     "r.id, m.id, r.address, m.reverse_path, m.account, m.size, m.flags, m.received_at, r.released_at, r.attempts,"
-    " r.next_attempt_at, r.dsn, r.told_of_delay, r.last_reply"
+    " r.next_attempt_at, r.dsn, r.told_of_delay, r.last_reply, r.last_class, r.last_host"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Waiter:
-    """A recipient that waits, and the answer to its last attempt ("": there was none)."""
+    """A recipient that waits, and the answer to its last attempt ("": there was none).
+
+    `last_class` is what it was taken to mean ("" if an older release wrote it down); `last_host` who gave it, "" when
+    it is the relay's own finding.
+    """
 
     queued: Queued
     last_reply: str
+    last_class: str = ""
+    last_host: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +121,7 @@ def bring_due(connection: sqlite3.Connection, numbers: Sequence[int], now: float
 
 
 def _waiter(row: Sequence[Any]) -> Waiter:
-    *plain, dsn, told_of_delay, last_reply = row
+    *plain, dsn, told_of_delay, last_reply, last_class, last_host = row
     number, message, address, reverse_path, account, size, flags, received_at, released_at, attempts, next_at = plain
     queued = Queued(
         id=number,
@@ -133,4 +139,4 @@ def _waiter(row: Sequence[Any]) -> Waiter:
         dsn=unpacked(dsn),
         told_of_delay=bool(told_of_delay),
     )
-    return Waiter(queued, last_reply)
+    return Waiter(queued, last_reply, last_class, last_host)

@@ -119,6 +119,11 @@ _TOLD_LATER = """
 ALTER TABLE events ADD COLUMN dsn TEXT NOT NULL DEFAULT '';  -- as the recipient's: a bounce may be told of much later
 """
 
+_ANSWER = """
+ALTER TABLE recipients ADD COLUMN last_class TEXT NOT NULL DEFAULT '';  -- of last_reply; '': by an older release
+ALTER TABLE recipients ADD COLUMN last_host TEXT NOT NULL DEFAULT '';   -- whose words it is; '': the relay's own
+"""
+
 MIGRATIONS: Final[tuple[str, ...]] = (
     _TABLES,
     _DSN,
@@ -127,6 +132,7 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     _TLS,
     _CLOCK,
     _TOLD_LATER,
+    _ANSWER,
 )
 """Script number n turns version n into n + 1; `PRAGMA user_version` says where a file stands."""
 

@@ -175,7 +175,16 @@ def record(connection: sqlite3.Connection, outcomes: Sequence[Outcome]) -> Ended
             )
         )
         if outcome.result is Result.DEFERRED:
-            deferred.append((recipient.id, outcome.next_attempt_at, outcome.told_of_delay, outcome.reply))
+            deferred.append(
+                (
+                    recipient.id,
+                    outcome.next_attempt_at,
+                    outcome.told_of_delay,
+                    outcome.reply,
+                    outcome.bounce_class,
+                    "" if outcome.own else outcome.host,
+                )
+            )
         else:
             ended.append(recipient.id)
     for chunk in _chunks(events):
@@ -193,7 +202,8 @@ def record(connection: sqlite3.Connection, outcomes: Sequence[Outcome]) -> Ended
     for chunk in _chunks(deferred):
         rows = connection.execute(
             "UPDATE recipients SET attempts = attempts + 1, next_attempt_at = v.column2,"  # noqa: S608
-            " told_of_delay = max(told_of_delay, v.column3), last_reply = v.column4"
+            " told_of_delay = max(told_of_delay, v.column3), last_reply = v.column4,"
+            " last_class = v.column5, last_host = v.column6"
             f" FROM (VALUES {_values(chunk)}) AS v WHERE recipients.id = v.column1 RETURNING attempts",
             _flat(chunk),
         ).fetchall()

@@ -85,6 +85,29 @@ async def test_what_was_deferred_beyond_its_age_expires_with_the_last_answer(wor
     assert failed.bounce_class == "quota"
 
 
+@pytest.mark.parametrize("older", [False, True], ids=["kept", "kept by an older release"])
+async def test_an_expiry_has_the_class_and_the_host_of_the_answer_it_tells_of(world: Any, older: bool) -> None:
+    """One provider's words: without its host, as older releases kept them, they mean nothing in particular."""
+    mx, home = await world.domain("mxmail.netease.com"), await world.domain("acme.example")
+    await world.domain("shop.example", host=mx)
+    mx.behaviour = Behaviour(action=Action.DEFER, reply="451 MI:DMC")
+    await world.start(max_age_seconds=100 * AGE, first_retry_seconds=90 * AGE, max_retry_seconds=90 * AGE)
+    await world.send("bia@shop.example")
+    (deferred,) = await world.ended(1)
+    assert deferred.bounce_class == "rate-limit"
+    if older:
+        forget = "UPDATE recipients SET last_class = '', last_host = ''"
+        await world.store.write(lambda database: database.execute(forget).rowcount)
+    world.scheduler.reconfigure(world.config(max_age_seconds=AGE))
+    world.clock.ahead = PAST
+    assert await Care(world).upkeep.sweep() == 1
+    failed = only(world.outcomes, Result.FAILED)
+    assert (failed.bounce_class == "rate-limit") is not older
+    (told,) = await home.wait_for(1)
+    diagnosis = f"Remote-MTA: dns; {mx.hostname}\r\nDiagnostic-Code: smtp; 451 MI:DMC"
+    assert (diagnosis.encode() in told.content) is not older
+
+
 async def test_what_waits_for_a_destination_that_is_left_alone_expires(world: Any) -> None:
     mx = await world.domain("shop.example")
     mx.behaviour = Behaviour(action=Action.BUSY, stage=Stage.CONNECT)

@@ -158,7 +158,7 @@ class QueueCommands:
             found, place = await self._tables.read(partial(queue.step, after=place, wanted=wanted, now=now))
             stages = self._scheduler.stages()
             for one in found[:left]:
-                yield _queue_row(one, self._scheduler.why(one.queued, stages), now)
+                yield _queue_row(one, self._scheduler.why(one.queued, stages, last_class=one.last_class), now)
             if left is not None:
                 left -= len(found)
                 if left <= 0:
@@ -173,7 +173,7 @@ class QueueCommands:
             stages = self._scheduler.stages()
             for one in found:
                 place = one.queued.id
-                reason = self._scheduler.why(one.queued, stages)
+                reason = self._scheduler.why(one.queued, stages, last_class=one.last_class)
                 yield WhyRow(
                     recipient=one.queued.address,
                     state=_state(one.queued, self._clock()),

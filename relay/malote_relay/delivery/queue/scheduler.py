@@ -50,13 +50,14 @@ _log = structlog.get_logger("malote.delivery")
 class Unattempted:
     """What is written down of a recipient without an attempt, in `words` like a reply, with its bounce class.
 
-    It fails; or, with a time of the next attempt, it is deferred.
+    It fails; or, with a time of the next attempt, it is deferred. `host` is who gave the last answer in the words.
     """
 
     recipient: Queued
     words: str
     bounce_class: str = "other"
     next_attempt_at: float = 0.0
+    host: str = ""
 
 
 class Scheduler:
@@ -278,7 +279,16 @@ class Scheduler:
                 one = replace(one, dsn=replace(one.dsn, notify=Notify.NEVER))
             result = Result.DEFERRED if end.next_attempt_at else Result.FAILED
             outcomes.append(
-                Outcome(one, result, now, end.words, end.bounce_class, next_attempt_at=end.next_attempt_at, own=True)
+                Outcome(
+                    one,
+                    result,
+                    now,
+                    end.words,
+                    end.bounce_class,
+                    end.host,
+                    next_attempt_at=end.next_attempt_at,
+                    own=not end.host,
+                )
             )
         if outcomes:
             self._recorder.add(outcomes)
@@ -343,8 +353,11 @@ class Scheduler:
             (self._notifier.run, "delivery-notifier"),
         )
 
-    def why(self, recipient: Queued, stages: Mapping[int, Stage] | None = None) -> Waiting:
-        """Why this recipient waits, and until when. `stages`: where many are asked about."""
+    def why(self, recipient: Queued, stages: Mapping[int, Stage] | None = None, *, last_class: str = "") -> Waiting:
+        """Why this recipient waits, and until when. `stages`: where many are asked about.
+
+        `last_class` is what its last answer was taken to mean.
+        """
         domain = domain_of(recipient.address)
         stage = (self.stages() if stages is None else stages).get(recipient.id, Stage.STORED)
         route = self._router.known(domain)
@@ -363,6 +376,7 @@ class Scheduler:
             slowed=f"the destination is {line.why}" if line and line.why else "",
             slowed_for=line.seconds if line else 0.0,
             max_age=self._config.delivery.max_age_seconds,
+            last_class=last_class,
         )
         return explain(recipient, situation)
 

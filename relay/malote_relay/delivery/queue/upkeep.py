@@ -186,11 +186,12 @@ def _expired(one: Waiter, why: str, limit: float) -> Unattempted:
     words = f"554 5.4.7 not delivered within {span(limit)}"
     if not one.last_reply:
         return Unattempted(one.queued, f"{words}; it was never tried: {why}", "other")
-    return Unattempted(one.queued, f"{words}{EXPIRED}{one.last_reply}", _class(one.last_reply))
+    words = f"{words}{EXPIRED}{one.last_reply}"
+    return Unattempted(one.queued, words, one.last_class or _class(one.last_reply), host=one.last_host)
 
 
 def _class(reply: str) -> str:
-    """A bounce class for words that read like a reply; "other" where they do not."""
+    """A bounce class for words that an older release wrote down without one; "other" where they are no reply."""
     try:
         return classify(parse(reply)).bounce_class
     except ValueError:

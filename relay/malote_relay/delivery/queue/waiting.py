@@ -22,6 +22,7 @@ class Situation:
     """What the scheduler knows. `held_for` are the seconds for which mail to the destination is `held` back.
 
     `in_line` stand in line for the destination; `slowed` is what it gets less for now, and for how long at most.
+    `last_class` is the bounce class of its last attempt's end, if that is known.
     """
 
     now: float
@@ -34,6 +35,7 @@ class Situation:
     slowed: str = ""
     slowed_for: float = 0.0
     max_age: float = 0.0
+    last_class: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +61,10 @@ def explain(recipient: Queued, situation: Situation) -> Waiting:
                            recipient.next_attempt_at)  # fmt: skip
         given_up = recipient.released_at + situation.max_age
         last = " (the last attempt)" if situation.max_age and recipient.next_attempt_at >= given_up else ""
+        met = f" ({situation.last_class})" if situation.last_class else ""
         return Waiting(
-            f"attempt {recipient.attempts} met a temporary failure; the next follows{last}", recipient.next_attempt_at
+            f"attempt {recipient.attempts} met a temporary failure{met}; the next follows{last}",
+            recipient.next_attempt_at,
         )
     if situation.stage is Stage.WAITING:
         words = "it waits for a connection: its destination, or the relay, has as many as allowed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,17 @@ def test_who_was_deferred_is_known_with_the_last_reply(database: sqlite3.Connect
     assert (ending.recipient, ending.status, ending.reply) == ("a@there.example", "delivered", "250 ok")
     assert queue.waiters(database, "m1", after=second.id) == []
     assert queue.waiters(database, "m2") == []
+
+
+def test_what_the_last_reply_meant_and_whose_it_was_are_kept_with_it(database: sqlite3.Connection) -> None:
+    hosts, own = keep(database, 1, "a@there.example", "b@there.example")
+    answer = Outcome(hosts, Result.DEFERRED, NOW + 1, "450 4.2.0 x", "greylist", "mx[192.0.2.1]", "", NOW + 600)
+    finding = replace(answer, recipient=own, reply="451 4.4.2 gone", bounce_class="connection", own=True)
+    transactions.record(database, [answer, finding])
+    assert [(one.last_reply, one.last_class, one.last_host) for one in queue.waiters(database, "m1")] == [
+        ("450 4.2.0 x", "greylist", "mx[192.0.2.1]"),
+        ("451 4.4.2 gone", "connection", ""),
+    ]
 
 
 def test_only_what_was_deferred_is_brought_forward(database: sqlite3.Connection) -> None:

@@ -205,6 +205,7 @@ async def test_the_spool_of_an_older_release_goes_on(tmp_path: Path, damaged: bo
     connection.execute("DROP INDEX events_by_message")
     for table, column in (
         ("recipients", "dsn"), ("recipients", "told_of_delay"), ("recipients", "last_reply"), ("events", "dsn"),
+        ("recipients", "last_class"), ("recipients", "last_host"),
     ):  # fmt: skip
         connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
     for table in ("suppressions", "account_pauses", "mta_sts", "tls_results", "clock"):

@@ -17,6 +17,11 @@ def test_each_reason_to_wait_has_words_and_where_it_is_known_an_end(queued: Call
     deferred = explain(queued(attempts=2, next_attempt_at=NOW + 60), Situation(NOW, max_age=86_400))
     assert "attempt 2 met a temporary failure" in deferred.words
     assert deferred.until == NOW + 60
+    greylisted = Situation(NOW, max_age=86_400, last_class="greylist")
+    assert (
+        "a temporary failure (greylist); the next"
+        in explain(queued(attempts=2, next_attempt_at=NOW + 60), greylisted).words
+    )
     last = explain(queued(attempts=2, next_attempt_at=NOW + 86_400), Situation(NOW, max_age=86_400))
     assert "the last attempt" in last.words
     down = explain(queued(), Situation(NOW, held="no connection", held_for=20))
