@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from malote_relay.pausing.pauses import Pauses
-from malote_relay.store.model import Outcome
+from malote_relay.store.model import Alongside, Outcome
 from malote_relay.suppression.suppressions import Suppressions
 
 
@@ -42,9 +43,12 @@ class Consequences:
         self._pauses = pauses
 
     def observe(self, outcome: Outcome) -> None:
-        """How a delivery ended."""
-        self._suppressions.observe(outcome)
-        self._pauses.observe(outcome)
+        """How a delivery ended, once that is written down."""
+        self._pauses.observe(outcome)  # counted from the events after a start: there is nothing to write
+
+    def alongside(self, outcomes: Sequence[Outcome]) -> Alongside | None:
+        """What is to be written in one transaction with these ends of deliveries."""
+        return self._suppressions.alongside(outcomes)
 
     async def bounced(self, bounce: Told) -> None:
         """Mail that had been taken came back after all. Raises StoreError when it could not be written down."""

@@ -116,6 +116,7 @@ class Relay:
             self._store,
             clock=self._clock.now,
             observer=self._count,
+            alongside=self.consequences.alongside,
             sign=self._sign_notice,
             noticed=self._count_notice,
             return_paths=lambda: self._loaded.return_paths,

@@ -208,6 +208,23 @@ class Recovered:
     quarantined: Sequence[str] = ()
 
 
+class Alongside(Protocol):
+    """What another part of the relay keeps in its tables because attempts ended: in one transaction with their ends.
+
+    So there is never the one without the other, whenever the relay is killed.
+    """
+
+    def write(self, connection: sqlite3.Connection) -> None:
+        """Write it, inside the transaction; in another thread. May be called again after a full disk."""
+        ...
+
+    def written(self, error: Exception | None) -> None:
+        """It is on disk. Or, with an error, it is not: then the ends are there without it, and it is for the part
+        to try again.
+        """
+        ...
+
+
 class Store(Protocol):
     """The durable store of one relay. Every coroutine returns after commit and sync, not before."""
 
@@ -254,10 +271,14 @@ class Store(Protocol):
         """The message as accepted. Raises KeyError when it is gone, or when its file is not whole any more."""
         ...
 
-    async def record(self, outcomes: Sequence[Outcome]) -> None:
+    async def record(
+        self, outcomes: Sequence[Outcome], *, notices: Sequence[NewMessage] = (), alongside: Alongside | None = None
+    ) -> Sequence[Sequence[Queued]]:
         """Write the ends of attempts; drop content that no recipient waits for any more. Group-committed.
 
-        Waits for room on a full disk: an outcome that got lost would be a second delivery.
+        In the same transaction: the `notices` that tell of them are kept, as by `enqueue`, whose recipients are
+        given; and what is to be written `alongside`. Waits for room on a full disk: an outcome that got lost would
+        be a second delivery.
         """
         ...
 

@@ -27,6 +27,7 @@ from typing import Any, Final, TypeVar
 from malote_relay.store import recovery, schema, transactions
 from malote_relay.store.layout import Layout
 from malote_relay.store.model import (
+    Alongside,
     ClockBack,
     NewMessage,
     Outcome,
@@ -36,7 +37,7 @@ from malote_relay.store.model import (
     Respread,
     StoreError,
 )
-from malote_relay.store.writer import Alone, Keep, Operation, Record, Writer
+from malote_relay.store.writer import Alone, Keep, Operation, Record, Recorded, Writer
 
 SMALL_CONTENT: Final = 256 * 1024
 """Up to so many bytes content goes into the database; larger content comes as a file in `incoming`."""
@@ -125,19 +126,30 @@ class SqliteStore:
         if isinstance(message.content, Path) and not _FILE_NAME.fullmatch(message.id):
             raise StoreError(f"the message id {message.id!r} cannot name a file")
         queued: Sequence[Queued] = await self._submit(Keep(message, charged))
+        self._remember(message)
+        return queued
+
+    def _remember(self, message: NewMessage) -> None:
         content = message.content
         if isinstance(content, bytes) and self._cached_bytes + len(content) <= _CACHED_BYTES:
             self._cache[message.id] = content
             self._cached_bytes += len(content)
-        return queued
 
-    async def record(self, outcomes: Sequence[Outcome]) -> None:
-        """Write the ends of attempts; drop content that no recipient waits for any more."""
+    async def record(
+        self, outcomes: Sequence[Outcome], *, notices: Sequence[NewMessage] = (), alongside: Alongside | None = None
+    ) -> Sequence[Sequence[Queued]]:
+        """Write the ends of attempts, and what belongs to them; drop content that no recipient waits for any more."""
         if not outcomes:
-            return
-        for message in await self._submit(Record(outcomes)):
+            return ()
+        recorded: Recorded = await self._submit(Record(outcomes, notices, alongside))
+        for message in recorded.messages:
             if (content := self._cache.pop(message, None)) is not None:
                 self._cached_bytes -= len(content)
+        for notice in notices:
+            self._remember(notice)
+        if alongside is not None:
+            alongside.written(recorded.trouble)
+        return recorded.queued
 
     async def respread(self, plan: Respread) -> None:
         """Give what is held new hours and times."""

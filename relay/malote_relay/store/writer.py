@@ -18,7 +18,17 @@ from typing import Any, Final
 
 from malote_relay.store import transactions
 from malote_relay.store.layout import sync_directory
-from malote_relay.store.model import ClockBack, DiskFull, Hour, NewMessage, Outcome, Respread, StoreError
+from malote_relay.store.model import (
+    Alongside,
+    ClockBack,
+    DiskFull,
+    Hour,
+    NewMessage,
+    Outcome,
+    Queued,
+    Respread,
+    StoreError,
+)
 from malote_relay.store.schema import MAX_RECIPIENTS
 from malote_relay.store.transactions import Ended, Kept
 
@@ -37,9 +47,22 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Record ends of attempts; answers the ids of messages that are complete. Waits for room."""
+    """Record ends of attempts, with what belongs to them; answers `Recorded`. Waits for room."""
 
     outcomes: Sequence[Outcome]
+    notices: Sequence[NewMessage] = ()
+    alongside: Alongside | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The ids of messages that are complete, the notices' recipients as queued, and why what was to be written
+    alongside was not.
+    """
+
+    messages: Sequence[str]
+    queued: Sequence[Sequence[Queued]] = ()
+    trouble: Exception | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +195,12 @@ class Writer:
     def _transaction(self, operations: Sequence[Operation]) -> list[Any]:
         if isinstance(operations[0], Alone):
             return [self._alone(operation) for operation in operations if isinstance(operation, Alone)]
-        kept = [self._number(operation) for operation in operations if isinstance(operation, Keep)]
+        kept: list[Kept] = []
+        for operation in operations:
+            if isinstance(operation, Keep):
+                kept.append(self._number(operation.message, charged=operation.charged))
+            elif isinstance(operation, Record):
+                kept += [self._number(notice, charged=False) for notice in operation.notices]
         outcomes = [
             outcome for operation in operations if isinstance(operation, Record) for outcome in operation.outcomes
         ]
@@ -185,6 +213,7 @@ class Writer:
             if latest > self._latest:
                 transactions.begun(connection, latest)
             ended = transactions.record(connection, outcomes) if outcomes else Ended(0, 0, 0, (), ())
+            troubles = [self._alongside(one.alongside) if isinstance(one, Record) else None for one in operations]
             connection.execute("COMMIT")
         except BaseException:
             self._roll_back()
@@ -195,7 +224,29 @@ class Writer:
         for name in ended.files:
             _quietly((self._spool / name).unlink)
         answers = iter(queued)
-        return [next(answers) if isinstance(operation, Keep) else ended.messages for operation in operations]
+        return [
+            Recorded(ended.messages, [next(answers) for _ in operation.notices], trouble)
+            if isinstance(operation, Record)
+            else next(answers)
+            for operation, trouble in zip(operations, troubles, strict=True)
+        ]
+
+    def _alongside(self, alongside: Alongside | None) -> Exception | None:
+        """Write what belongs to ends of attempts; whatever is wrong with it must not keep them from being written."""
+        if alongside is None:
+            return None
+        connection = self._connection
+        connection.execute("SAVEPOINT alongside")
+        try:
+            alongside.write(connection)
+        except Exception as error:
+            if _is_no_room(error) or not connection.in_transaction:
+                raise
+            connection.execute("ROLLBACK TO alongside")
+            connection.execute("RELEASE alongside")
+            return error
+        connection.execute("RELEASE alongside")
+        return None
 
     def _alone(self, operation: Alone) -> Any:
         connection, work, tally = self._connection, operation.work, self.tally
@@ -226,12 +277,11 @@ class Writer:
         if self._connection.in_transaction:  # some errors (a full disk) have rolled back already
             self._connection.execute("ROLLBACK")
 
-    def _number(self, operation: Keep) -> Kept:
-        message = operation.message
+    def _number(self, message: NewMessage, *, charged: bool) -> Kept:
         if not 0 < len(message.recipients) <= MAX_RECIPIENTS:
             raise StoreError(f"{len(message.recipients)} recipients: 1 to {MAX_RECIPIENTS} can be kept")
         self._seq += 1
-        return Kept(self._seq, message, operation.charged, in_file=isinstance(message.content, Path))
+        return Kept(self._seq, message, charged, in_file=isinstance(message.content, Path))
 
     def _take_over_files(self, batch: Sequence[Kept]) -> None:
         """Move large contents from `incoming` to their place and sync it, before the rows that name them commit."""

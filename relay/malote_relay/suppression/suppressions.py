@@ -14,7 +14,7 @@ from malote_relay.clock import moment
 from malote_relay.config import Suppression
 from malote_relay.metrics import Metrics, Refused
 from malote_relay.store import suppressions as table
-from malote_relay.store.model import Outcome, Result, StoreError, Tables
+from malote_relay.store.model import Alongside, Outcome, Result, StoreError, Tables
 from malote_relay.store.suppressions import Changes, Entry, Reason
 from malote_relay.submission.address import Mailbox
 from malote_relay.submission.replies import Reply
@@ -74,16 +74,36 @@ class Suppressions:
 
     # Told by the relay.
 
-    def observe(self, outcome: Outcome) -> None:
-        """Take in how a delivery ended."""
+    def alongside(self, outcomes: Sequence[Outcome]) -> Alongside | None:
+        """What these ends of deliveries mean for the list, to be written with them; None for nothing."""
+        if not self._config.enabled:
+            return None
+        events = [event for one in outcomes if (event := self._event(one)) is not None]
+        return _Strikes(self, events, self._config) if events else None
+
+    def _event(self, outcome: Outcome) -> Event | None:
         address = key(outcome.recipient.address)
-        if outcome.result is Result.FAILED:
-            self.bounced(address, outcome.bounce_class, outcome.reply, outcome.at, outcome.recipient.message_id)
-        elif outcome.result is Result.DELIVERED and self._may_have(address):
-            self._take(Delivered(address, outcome.at))
+        if outcome.result is Result.FAILED and rule.bounces_needed(outcome.bounce_class, self._config):
+            message = outcome.recipient.message_id
+            return Bounced(address, outcome.at, outcome.bounce_class, outcome.reply, message)
+        if outcome.result is Result.DELIVERED and self._may_have(address):
+            return Delivered(address, outcome.at)
+        return None
+
+    def taken_in(self, changes: Changes) -> None:
+        """What was written with ends of deliveries is on disk."""
+        self._note(changes)
+        if self._filter is not None and self._filter.crowded:
+            self._changed.set()
+
+    def take_again(self, events: Sequence[Event], error: Exception) -> None:
+        """It could not be written with them: it is kept for a transaction of its own."""
+        _log.error("bounces could not be written with the ends of their deliveries", error=str(error))
+        for event in events:
+            self._take(event)
 
     def bounced(self, address: str, bounce_class: str, reply: str, at: float, message: str) -> None:
-        """Take in a failure, at delivery or reported later by a DSN; its class is one of `delivery/classify.py`."""
+        """Take in a failure that was reported after the delivery, by a DSN."""
         if rule.bounces_needed(bounce_class, self._config):
             self._take(Bounced(key(address), at, bounce_class, reply, message))
 
@@ -199,6 +219,27 @@ class Suppressions:
             if len(some) < size or (limit and left <= 0):
                 return
             after = some[-1].address
+
+
+class _Strikes:
+    """`store.model.Alongside`: what ends of deliveries mean for the list."""
+
+    def __init__(self, owner: Suppressions, events: Sequence[Event], config: Suppression) -> None:
+        self._owner = owner
+        self._events = events
+        self._config = config
+        self._changes: Changes = {}
+
+    def write(self, connection: sqlite3.Connection) -> None:
+        """See `Alongside`."""
+        self._changes = _applied(connection, self._events, self._config)
+
+    def written(self, error: Exception | None) -> None:
+        """See `Alongside`."""
+        if error is None:
+            self._owner.taken_in(self._changes)
+        else:
+            self._owner.take_again(self._events, error)
 
 
 def key(address: str) -> str:

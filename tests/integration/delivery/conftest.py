@@ -21,6 +21,7 @@ from malote_relay.config import Notices, OutgoingTls
 from malote_relay.delivery.notices.notifier import Sign, unsigned
 from malote_relay.delivery.peer import Timeouts
 from malote_relay.delivery.queue.lanes import Bounds
+from malote_relay.delivery.queue.recorder import Consequence, no_consequence
 from malote_relay.delivery.queue.scheduler import Scheduler
 from malote_relay.resolver import Resolver
 from malote_relay.store.model import NO_DSN, DsnRequest, NewMessage, NewRecipient, Outcome, Result
@@ -120,16 +121,24 @@ class World:
         sign: Sign = unsigned,
         notices: Notices | None = None,
         credentials: Mapping[str, str] | None = None,
+        observer: Callable[[Outcome], None] = lambda outcome: None,
+        alongside: Consequence = no_consequence,
         **delivery: object,
     ) -> Scheduler:
         settings = self.config(notices, **delivery)
+
+        def observed(outcome: Outcome) -> None:
+            self.outcomes.append(outcome)
+            observer(outcome)
+
         self.scheduler = Scheduler(
             self.store,
             settings,
             Resolver(settings.resolver),
             self.store,
             clock=self.clock,
-            observer=self.outcomes.append,
+            observer=observed,
+            alongside=alongside,
             sign=sign,
             noticed=lambda kind, sent: self.noticed.append((kind.value, sent)),
             rng=random.Random(1),

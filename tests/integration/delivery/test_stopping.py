@@ -93,7 +93,7 @@ async def test_killed_between_the_remotes_250_and_the_record_it_is_sent_twice_an
     scheduler = await world.start()
     record = world.store.record
 
-    async def never(outcomes: Any) -> None:
+    async def never(outcomes: Any, **more: Any) -> None:
         await asyncio.Event().wait()
 
     world.store.record = never
@@ -119,10 +119,10 @@ async def test_ends_that_cannot_be_written_are_kept_until_they_can_and_nothing_i
     mx = await world.domain("shop.example")
     record, failures = world.store.record, [OSError("disk"), OSError("disk")]
 
-    async def failing(outcomes: Any) -> None:
+    async def failing(outcomes: Any, **more: Any) -> Any:
         if failures:
             raise failures.pop()
-        await record(outcomes)
+        return await record(outcomes, **more)
 
     world.store.record = failing
     scheduler = await world.start()

@@ -185,9 +185,9 @@ async def test_a_bounce_that_is_quicker_than_the_delivery_s_event_is_matched_all
     late = asyncio.Event()
     record = relay.relay._store.record
 
-    async def slow(outcomes: Any) -> None:
+    async def slow(outcomes: Any, **more: Any) -> Any:
         await late.wait()
-        await record(outcomes)
+        return await record(outcomes, **more)
 
     monkeypatch.setattr(relay.relay._store, "record", slow)
     (message,) = await sent(relay, site, compose)

@@ -1,4 +1,4 @@
-"""Sending notices: the message brought back, the notice signed, kept and offered for delivery; within the allowance.
+"""Making notices: the message brought back, the notice signed, and offered for delivery; within the allowance.
 
 The relay's own messages are signed for its own host name, under which it also says EHLO: with the null reverse-path
 SPF looks at that name (RFC 7208 section 2.4), so that both agree with header From.
@@ -21,7 +21,6 @@ from malote_relay.delivery.notices.due import Due, Kind
 from malote_relay.store.model import NewMessage, Queued, Return, Store, StoreError
 from malote_relay.store.names import new_message_id
 
-_AT_ONCE = 20
 _SUMMARY_SECONDS = 30.0
 
 _log = structlog.get_logger("malote.delivery")
@@ -83,15 +82,19 @@ class Notifier:
                 _log.warning("a notice is left out: its sender has had too many", kind=one.kind, message=message)
         return some
 
-    async def tell(self, notices: list[Due]) -> None:
-        """Keep the notices; what is kept leaves the list. Raises StoreError, and what else stood in the way."""
-        while notices:
-            some = notices[:_AT_ONCE]
-            ends = await asyncio.gather(*(self._tell(one) for one in some), return_exceptions=True)
-            troubles = [(one, end) for one, end in zip(some, ends, strict=True) if end is not None]
-            notices[:_AT_ONCE] = [one for one, _ in troubles]
-            if troubles:
-                raise troubles[0][1]
+    async def tell(self, notices: Sequence[Due]) -> None:
+        """Keep notices of what no end of an attempt tells, and take them for delivery. Raises StoreError."""
+        for told in await self.made(notices):
+            self.kept([told], [await self._store.enqueue(told)])
+
+    async def made(self, notices: Sequence[Due]) -> Sequence[NewMessage]:
+        """The notices, signed, to be kept with the ends that they tell of."""
+        return await asyncio.gather(*(self._made(one) for one in notices)) if notices else ()
+
+    def kept(self, notices: Sequence[NewMessage], queued: Sequence[Sequence[Queued]]) -> None:
+        """They are on disk: take them for delivery."""
+        for message, some in zip(notices, queued, strict=True):
+            self._offer(some, message.content)
 
     async def run(self) -> None:
         """Tell those who got no notices of how many there were, until cancelled."""
@@ -112,28 +115,28 @@ class Notifier:
         now = self._clock()
         for one in self._allowance.summaries(now):
             try:
-                await self._keep(summary(one, self._reporter(), now=now, id=new_message_id(now)))
+                told = await self._signed(summary(one, self._reporter(), now=now, id=new_message_id(now)))
+                self.kept([told], [await self._store.enqueue(told)])
             except StoreError as error:
                 _log.warning("a summary of notices could not be kept", count=one.count, error=str(error))
             else:
                 self._counted(Kind.SUMMARY, True)
 
-    async def _tell(self, due: Due) -> None:
+    async def _made(self, due: Due) -> NewMessage:
         now = self._clock()
         returned = await self._returned(due)
         retry_until = due.outcomes[0].recipient.released_at + self._config.delivery.max_age_seconds
         id = new_message_id(now)
-        await self._keep(notice(due, returned, self._reporter(), retry_until=retry_until, now=now, id=id))
+        return await self._signed(notice(due, returned, self._reporter(), retry_until=retry_until, now=now, id=id))
 
-    async def _keep(self, message: NewMessage) -> None:
+    async def _signed(self, message: NewMessage) -> NewMessage:
         content = message.content
         assert isinstance(content, bytes)  # noqa: S101  # made here
         try:
             content = await self._sign(self._config.delivery.helo_name, content) + content
         except Exception:  # the ends of others wait behind this notice: unsigned is better than never
             _log.exception("a notification could not be signed", message=message.id)
-        queued = await self._store.enqueue(dataclasses.replace(message, content=content, size=len(content)))
-        self._offer(queued, content)
+        return dataclasses.replace(message, content=content, size=len(content))
 
     async def _returned(self, due: Due) -> Returned | None:
         """RFC 3461 section 4.3: the whole message only when that was asked for, and only with a failure."""

@@ -1,29 +1,51 @@
 """Writing the ends of attempts down, in batches, and telling the senders of what they want to know.
 
-A notification is kept before the end it tells of is written down: killed in between, the relay would tell
-twice rather than never. Nothing is dropped when the store refuses: it is tried until it succeeds.
+A notification, and what an end means for others, is in one transaction with the end itself: wherever the relay is
+killed, neither is told of twice, or never. Nothing is dropped when the store refuses: it is tried until it succeeds.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import structlog
 
-from malote_relay.delivery.notices.due import due, is_notice
+from malote_relay.delivery.notices.due import Due, due, is_notice
 from malote_relay.delivery.notices.notifier import Notifier
-from malote_relay.store.model import Outcome, Store
+from malote_relay.store.model import Alongside, Outcome, Store
+
+NOTICES_AT_ONCE = 20
+"""In one transaction: each may bring a whole message back, and they are in memory together."""
 
 _RETRY_SECONDS = 2.0
 
 _log = structlog.get_logger("malote.delivery")
 
 
+Consequence = Callable[[Sequence[Outcome]], Alongside | None]
+"""What some ends mean for another part of the relay, if anything."""
+
+
+def no_consequence(outcomes: Sequence[Outcome]) -> Alongside | None:
+    """Nobody else is concerned."""
+    return None
+
+
+def parts(batch: Sequence[Outcome], notices: Sequence[Due]) -> Iterator[tuple[Sequence[Outcome], Sequence[Due]]]:
+    """The ends in parts for one transaction each, with the notices that tell of them."""
+    later = {one.recipient.id for due in notices[NOTICES_AT_ONCE:] for one in due.outcomes}
+    yield [one for one in batch if one.recipient.id not in later] if later else batch, notices[:NOTICES_AT_ONCE]
+    for start in range(NOTICES_AT_ONCE, len(notices), NOTICES_AT_ONCE):
+        some = notices[start : start + NOTICES_AT_ONCE]
+        yield [one for due in some for one in due.outcomes], some
+
+
 class Recorder:
     """Batches outcomes into the store. `settled` is called with those written; `observer` with each of them.
 
-    The observer counts what became of accepted mail: it does not hear of the relay's own notifications.
+    The observer counts what became of accepted mail, and `consequence` says what is to be written with it: neither
+    hears of the relay's own notifications.
     """
 
     def __init__(
@@ -32,11 +54,13 @@ class Recorder:
         settled: Callable[[Sequence[Outcome]], None],
         observer: Callable[[Outcome], None] | None,
         notifier: Notifier,
+        consequence: Consequence = no_consequence,
     ):
         self._store = store
         self._settled = settled
         self._observer = observer
         self._notifier = notifier
+        self._consequence = consequence
         self._waiting: list[Outcome] = []
         self._writing = False
         self._changed = asyncio.Event()
@@ -65,16 +89,21 @@ class Recorder:
                 self._empty.set()
 
     async def _write(self, batch: Sequence[Outcome]) -> None:
-        batch, wanted = due(batch, self._notifier.delay_after)
-        notices = self._notifier.allowed(wanted)
+        marked, wanted = due(batch, self._notifier.delay_after)
+        for part, notices in parts(marked, self._notifier.allowed(wanted)):
+            await self._write_part(part, notices)
+
+    async def _write_part(self, batch: Sequence[Outcome], notices: Sequence[Due]) -> None:
+        alongside = self._consequence([one for one in batch if not is_notice(one.recipient)])
         while True:
             try:
-                await self._notifier.tell(notices)
-                await self._store.record(batch)
+                told = await self._notifier.made(notices)
+                queued = await self._store.record(batch, notices=told, alongside=alongside)
                 break
             except Exception:  # an end that got lost would be a second delivery
                 _log.exception("ends of attempts could not be written; trying again", count=len(batch))
                 await asyncio.sleep(_RETRY_SECONDS)
+        self._notifier.kept(told, queued)
         self._settled(batch)
         for one in batch:
             _log.info(

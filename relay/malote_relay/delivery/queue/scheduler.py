@@ -33,7 +33,7 @@ from malote_relay.delivery.peer import Identity, Timeouts, delivering
 from malote_relay.delivery.queue.attempt import Router
 from malote_relay.delivery.queue.jobs import Job, Jobs, grouped, spawn
 from malote_relay.delivery.queue.lanes import Bounds
-from malote_relay.delivery.queue.recorder import Recorder
+from malote_relay.delivery.queue.recorder import Consequence, Recorder, no_consequence
 from malote_relay.delivery.queue.waiting import Situation, Stage, Waiting, explain
 from malote_relay.delivery.queue.window import Window
 from malote_relay.delivery.route import Policy
@@ -64,10 +64,10 @@ class Scheduler:
     """Delivers what the store has queued. Make it, `start` it once the store is open, `stop` it before it closes.
 
     `tables` is the store's database, where what is known of domains' TLS is kept. `clock` gives epoch seconds (the
-    relay's clock); `observer` hears of every outcome of accepted mail once it is written down; not of the relay's own
-    notifications and reports. Those are signed by `sign`, and `noticed` hears of each notice: what it tells, and
-    whether it was sent or left out. `return_paths` gives those in force; `credentials` are the passwords that the
-    configuration names, by their files' names.
+    relay's clock); `observer` hears of every outcome of accepted mail once it is written down, and `alongside` says
+    what is to be written with it; neither hears of the relay's own notifications and reports. Those are signed by
+    `sign`, and `noticed` hears of each notice: what it tells, and whether it was sent or left out. `return_paths`
+    gives those in force; `credentials` are the passwords that the configuration names, by their files' names.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class Scheduler:
         *,
         clock: Callable[[], float] = time.time,
         observer: Callable[[Outcome], None] | None = None,
+        alongside: Consequence = no_consequence,
         sign: Sign = unsigned,
         noticed: Callable[[Kind, bool], None] = lambda kind, sent: None,
         return_paths: Current = lambda: NONE,
@@ -108,7 +109,7 @@ class Scheduler:
             report=self._security.report,
         )
         self._notifier = Notifier(store, config, clock, self.offer, sign, noticed)
-        self._recorder = Recorder(store, self._settle, observer, self._notifier)
+        self._recorder = Recorder(store, self._settle, observer, self._notifier, alongside)
         self._jobs = Jobs(
             store,
             self._router,
@@ -277,19 +278,9 @@ class Scheduler:
                 continue
             if not tell:
                 one = replace(one, dsn=replace(one.dsn, notify=Notify.NEVER))
-            result = Result.DEFERRED if end.next_attempt_at else Result.FAILED
-            outcomes.append(
-                Outcome(
-                    one,
-                    result,
-                    now,
-                    end.words,
-                    end.bounce_class,
-                    end.host,
-                    next_attempt_at=end.next_attempt_at,
-                    own=not end.host,
-                )
-            )
+            again, host = end.next_attempt_at, end.host
+            result = Result.DEFERRED if again else Result.FAILED
+            outcomes.append(Outcome(one, result, now, end.words, end.bounce_class, host, "", again, own=not host))
         if outcomes:
             self._recorder.add(outcomes)
         return [one.recipient for one in outcomes]

@@ -242,6 +242,18 @@ class StoreContract:
         assert (await store.queue_state(NOW)).ready == 1
         await store.record([delivered(two)])
 
+    async def test_a_notice_is_kept_uncharged_with_the_ends_that_it_tells_of(self, store: Store) -> None:
+        one, two = await store.accept(message(["1@x.example", "2@x.example"]))
+        notice = message(["ana@acme.example"], identifier="notice")
+        ((kept,),) = await store.record([failed(one)], notices=[notice])
+        assert (kept.address, kept.message_id) == ("ana@acme.example", "notice")
+        assert addresses(await store.due(NOW, 10)) == ["2@x.example", "ana@acme.example"]
+        assert await store.content("notice") == BODY
+        assert (await store.queue_state(NOW)).ready == 2
+        with pytest.raises(StoreError):
+            await store.record([failed(two)], notices=[notice])
+        assert addresses(await store.due(NOW, 10))[0] == "2@x.example", "neither without the other"
+
     async def test_large_content_is_taken_over_as_a_file_and_unlinked_at_the_end(self, store: Store) -> None:
         file = store.incoming / "upload"
         file.write_bytes(BODY * 10_000)

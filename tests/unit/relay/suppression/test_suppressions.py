@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from malote_relay.config import Suppression
 from malote_relay.metrics import Metrics, Refused
-from malote_relay.store.model import Outcome, Queued, Result, StoreError
+from malote_relay.store.model import NewMessage, NewRecipient, Outcome, Queued, Result, StoreError
 from malote_relay.store.sqlite import SqliteStore
 from malote_relay.store.suppressions import Entry, Reason
 from malote_relay.submission.address import Mailbox
@@ -42,6 +43,10 @@ class World:
     def entered(self, reason: str) -> float | None:
         return self.metrics.registry.get_sample_value("malote_suppressed_total", {"reason": reason})
 
+    async def end(self, outcome: Outcome) -> None:
+        """As the recorder does when a delivery has ended."""
+        await self.store.record([outcome], alongside=self.list.alongside([outcome]))
+
     async def addresses(self, **arguments: Any) -> list[str]:
         return [entry.address async for entry in self.list.entries(**arguments)]
 
@@ -59,8 +64,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 
 async def test_a_hard_bounce_refuses_the_next_recipient_with_the_reason(world: World) -> None:
     assert await world.list.check(BOB) is None
-    world.list.observe(ended(Result.FAILED, "bad-mailbox"))
-    await world.list.flush()
+    await world.end(ended(Result.FAILED, "bad-mailbox"))
     reply = await world.list.check(BOB)
     assert reply is not None
     assert (reply.code, reply.enhanced, reply.refused) == (550, "5.7.1", Refused.RECIPIENT_SUPPRESSED)
@@ -75,33 +79,28 @@ async def test_a_hard_bounce_refuses_the_next_recipient_with_the_reason(world: W
 
 
 async def test_case_makes_no_difference(world: World) -> None:
-    world.list.observe(ended(Result.FAILED, "bad-mailbox", "Bob@Dest.Example"))
-    await world.list.flush()
+    await world.end(ended(Result.FAILED, "bad-mailbox", "Bob@Dest.Example"))
     assert await world.list.check(Mailbox("BOB", "dest.example")) is not None
     assert await world.list.check(Mailbox("bobby", "dest.example")) is None
 
 
 async def test_only_what_is_final_and_says_something_about_the_address_counts(world: World) -> None:
-    world.list.observe(ended(Result.DEFERRED, "bad-mailbox"))
-    world.list.observe(ended(Result.FAILED, "quota"))
-    world.list.observe(ended(Result.FAILED, "inactive"))
-    await world.list.flush()
+    await world.end(ended(Result.DEFERRED, "bad-mailbox"))
+    await world.end(ended(Result.FAILED, "quota"))
+    await world.end(ended(Result.FAILED, "inactive"))
     assert await world.list.check(BOB) is None
     assert (await world.list.find("bob@dest.example")).bounces == 1  # type: ignore[union-attr]
 
 
 async def test_a_delivery_of_what_was_queued_takes_the_address_off(world: World) -> None:
-    world.list.observe(ended(Result.FAILED, "bad-mailbox"))
-    await world.list.flush()
-    world.list.observe(ended(Result.DELIVERED))
-    await world.list.flush()
+    await world.end(ended(Result.FAILED, "bad-mailbox"))
+    await world.end(ended(Result.DELIVERED))
     assert await world.list.check(BOB) is None
     assert await world.list.find("bob@dest.example") is None
 
 
 async def test_deliveries_to_others_write_nothing(world: World) -> None:
-    world.list.observe(ended(Result.DELIVERED))
-    assert world.list._waiting == []
+    assert world.list.alongside([ended(Result.DELIVERED), ended(Result.DEFERRED, "bad-mailbox")]) is None
 
 
 async def test_a_complaint_enters(world: World) -> None:
@@ -141,7 +140,7 @@ async def test_a_long_list_comes_page_by_page(world: World, monkeypatch: pytest.
 
 
 async def test_it_is_there_again_after_a_restart_with_what_waited_written(world: World, tmp_path: Path) -> None:
-    world.list.observe(ended(Result.FAILED, "bad-mailbox"))
+    world.list.bounced("bob@dest.example", "bad-mailbox", "550 5.1.1 no such user", NOW, "m1")
     await world.list.stop()
     again = world.another()
     assert await again.check(BOB) is not None, "before anything was loaded"
@@ -150,7 +149,7 @@ async def test_it_is_there_again_after_a_restart_with_what_waited_written(world:
 
 
 async def test_what_is_told_is_written_without_being_asked(world: World, eventually: Callable[..., Any]) -> None:
-    world.list.observe(ended(Result.FAILED, "bad-mailbox"))
+    world.list.bounced("bob@dest.example", "bad-mailbox", "550 5.1.1 no such user", NOW, "m1")
 
     async def refused() -> bool:
         return await world.list.check(BOB) is not None
@@ -206,7 +205,7 @@ async def test_what_cannot_be_written_waits(
         return await write(work)
 
     monkeypatch.setattr(world.store, "write", refusing)
-    world.list.observe(ended(Result.FAILED, "bad-mailbox"))
+    world.list.bounced("bob@dest.example", "bad-mailbox", "550 5.1.1 no such user", NOW, "m1")
 
     async def refused() -> bool:
         return await world.list.check(BOB) is not None
@@ -215,8 +214,31 @@ async def test_what_cannot_be_written_waits(
     assert len(refusals) == 2
 
 
+async def test_what_cannot_be_written_with_the_end_of_a_delivery_does_not_keep_it_from_being_written(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table that is damaged must not stop the mail. What was to be said in it is tried again by itself."""
+    recipient = NewRecipient("bob@dest.example", int(NOW // 3600))
+    (queued,) = await world.store.accept(
+        NewMessage("m1", "app", "ana@acme.example", "ana@acme.example", "<1@acme.example>", [recipient], b"x", 1, NOW)
+    )
+    applied = module._applied
+
+    def half(connection: sqlite3.Connection, events: Any, config: Any) -> Any:
+        applied(connection, events, config)
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_applied", half)
+        await world.end(replace(ended(Result.FAILED, "bad-mailbox"), recipient=queued))
+        assert await world.store.due(NOW, 10) == [], "it has ended"
+        assert await world.list.find("bob@dest.example") is None
+    await world.list.flush()
+    assert await world.list.check(BOB) is not None
+
+
 async def test_who_left_the_list_long_ago_is_forgotten(world: World) -> None:
-    world.list.observe(ended(Result.FAILED, "bad-mailbox"))
+    await world.end(ended(Result.FAILED, "bad-mailbox"))
     await world.list.add("eva@dest.example")
     await world.list.flush()
     world.now += 200 * DAY
