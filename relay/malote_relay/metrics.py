@@ -180,6 +180,14 @@ class Metrics:
             registry=registry,
         )
         self.sessions = Gauge("malote_sessions", "Submission sessions open now.", registry=registry)
+        self.recipients_lost = Counter(
+            "malote_recipients_lost",
+            "Recipients that failed because their message's content was found damaged, or gone.",
+            registry=registry,
+        )
+        self.set_aside = Gauge(
+            "malote_set_aside", "Things found damaged at the last start, and set aside.", registry=registry
+        )
         self.callouts = Counter("malote_callouts", "Sender call-outs by result.", ["result"], registry=registry)
 
         # Finding a series by its labels costs more than counting in it.

@@ -91,6 +91,7 @@ class Relay:
         config = self._config
         recovered = await self._store.open()
         self._opened.push_async_callback(self._store.close)
+        self.metrics.set_aside.set(len(recovered.quarantined))
         for said in recovered.quarantined:
             _log.error("found damaged and set aside", what=said)
         compare_clock(self._clock.now(), start_of(recovered.latest_hour))
@@ -121,6 +122,7 @@ class Relay:
             noticed=self._count_notice,
             return_paths=lambda: self._loaded.return_paths,
             slowed=self._slowed,
+            lost=self.metrics.recipients_lost.inc,
             credentials=self._loaded.credentials,
         )
         self._desk = StoreDesk(self._window, self._store, self._clock, self.metrics, self._scheduler.offer)

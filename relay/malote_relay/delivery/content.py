@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+
+from malote_relay.store.contents import StoredFile
 
 BLOCK = 128 * 1024
 END = b".\r\n"
@@ -35,7 +36,7 @@ class Stuffer:
 class Content:
     """One message's content for any number of transactions."""
 
-    def __init__(self, source: bytes | Path):
+    def __init__(self, source: bytes | StoredFile):
         self._source = source
         self._stuffed: bytes | None = None
 
@@ -44,7 +45,7 @@ class Content:
         if isinstance(self._source, bytes):
             head = self._source[:_HEADER_LIMIT]
         else:
-            with self._source.open("rb") as file:
+            with self._source.path.open("rb") as file:
                 head = file.read(_HEADER_LIMIT)
         return (b"\r\n" + head).partition(b"\r\n\r\n")[0].removeprefix(b"\r\n") + b"\r\n"
 
@@ -56,14 +57,17 @@ class Content:
         return self._stuffed
 
     async def blocks(self) -> AsyncIterator[bytes]:
-        """Everything to send after 354, in pieces. Raises OSError when the file cannot be read."""
+        """Everything to send after 354, in pieces. Raises OSError when the file cannot be read.
+
+        And Damaged in place of the last piece, which has the final dot, when what was read is not what was accepted.
+        """
         stuffer = Stuffer()
         if isinstance(self._source, bytes):
             for block in _cut(self._source):
                 yield stuffer.feed(block)
         else:
-            with await asyncio.to_thread(self._source.open, "rb") as file:
-                while block := await asyncio.to_thread(file.read, BLOCK):
+            with await asyncio.to_thread(self._source.open) as reading:
+                while block := await asyncio.to_thread(reading.block, BLOCK):
                     yield stuffer.feed(block)
         yield stuffer.end()
 

@@ -88,6 +88,7 @@ class Take(Frame, frozen=True):
     eight_bit: bool
     smtputf8: bool
     sender_unknown: bool
+    checksum: int | None
 
 
 class Answer(Frame, frozen=True):

@@ -196,6 +196,7 @@ def taken(number: int, message: NewMessage) -> Take:
         message.eight_bit,
         message.smtputf8,
         message.sender_unknown,
+        message.checksum,
     )
 
 
@@ -216,4 +217,5 @@ def message(take: Take, incoming: Path) -> NewMessage:
         eight_bit=take.eight_bit,
         smtputf8=take.smtputf8,
         sender_unknown=take.sender_unknown,
+        checksum=take.checksum,
     )

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from malote_relay.store.contents import StoredFile
+
 T = TypeVar("T")
 
 Hour = int
@@ -87,8 +89,9 @@ class NewMessage:
     """A message ready to be kept: `content` is exactly what will be sent after DATA, CRLF line ends, signed.
 
     Large content is a file already written and synced inside the store's `incoming` directory; `accept` takes
-    it over. `size` is the content's in octets: a file that has another one later is damaged. `sender_unknown` flags a
-    sender address whose existence could not be established.
+    it over. `size` is the content's in octets: a file that has another one later is damaged. So is a content that has
+    another `checksum` (`contents`); None is for a file whose checksum is not known, or has the store reckon that of
+    octets. `sender_unknown` flags a sender address whose existence could not be established.
     """
 
     id: str
@@ -105,6 +108,7 @@ class NewMessage:
     sender_unknown: bool = False
     accepted_in: Hour = 0
     """The hour in force when it was charged, though all its recipients may be charged to later ones."""
+    checksum: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,8 +271,18 @@ class Store(Protocol):
         """The earliest attempt time later than `after`, or None."""
         ...
 
-    async def content(self, message_id: str) -> bytes | Path:
-        """The message as accepted. Raises KeyError when it is gone, or when its file is not whole any more."""
+    async def content(self, message_id: str) -> bytes | StoredFile:
+        """The message as accepted. Raises KeyError when it is gone, Damaged when it is not what was accepted.
+
+        A file's checksum is compared while it is read.
+        """
+        ...
+
+    async def set_aside(self, message_id: str) -> str:
+        """Keep what is left of a damaged content in quarantine, to be looked at; where, "" for nowhere.
+
+        The message stays in the queue, without it.
+        """
         ...
 
     async def record(

@@ -99,6 +99,15 @@ def set_aside(layout: Layout, path: Path) -> Path:
     return aside
 
 
+def keep_aside(layout: Layout, name: str, octets: bytes) -> Path:
+    """Keep a damaged content of the database as a file, once; where it is then. Raises OSError."""
+    layout.quarantine.mkdir(mode=0o700, exist_ok=True)
+    aside = layout.quarantine / name
+    if not os.path.lexists(aside):
+        aside.write_bytes(octets)
+    return aside
+
+
 def _told(database: Path) -> tuple[dict[str, int], set[str]]:
     """Rows by table, and the messages whose content is a file."""
     connection = schema.connect(database, read_only=True)

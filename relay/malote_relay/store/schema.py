@@ -36,7 +36,7 @@ CREATE TABLE messages (
     size INTEGER NOT NULL,
     flags INTEGER NOT NULL,
     received_at REAL NOT NULL,
-    content BLOB                    -- NULL: the file spool/ID. Last, so that reading the others never touches it
+    content BLOB                    -- NULL: the file spool/ID. So late that reading those before never touches it
 );
 CREATE TABLE recipients (
     id INTEGER PRIMARY KEY,         -- messages.seq << 16 | place in the envelope
@@ -124,6 +124,10 @@ ALTER TABLE recipients ADD COLUMN last_class TEXT NOT NULL DEFAULT '';  -- of la
 ALTER TABLE recipients ADD COLUMN last_host TEXT NOT NULL DEFAULT '';   -- whose words it is; '': the relay's own
 """
 
+_CHECKSUM = """
+ALTER TABLE messages ADD COLUMN checksum INTEGER;   -- CRC-32 of the content; NULL: kept by an older release
+"""
+
 MIGRATIONS: Final[tuple[str, ...]] = (
     _TABLES,
     _DSN,
@@ -133,6 +137,7 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     _CLOCK,
     _TOLD_LATER,
     _ANSWER,
+    _CHECKSUM,
 )
 """Script number n turns version n into n + 1; `PRAGMA user_version` says where a file stands."""
 

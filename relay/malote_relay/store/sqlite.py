@@ -24,7 +24,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from malote_relay.store import recovery, schema, transactions
+from malote_relay.store import contents, recovery, salvage, schema, transactions
+from malote_relay.store.contents import Damaged, StoredFile
 from malote_relay.store.layout import Layout
 from malote_relay.store.model import (
     Alongside,
@@ -190,21 +191,34 @@ class SqliteStore:
         earliest: float | None = await self._read(transactions.next_time, after)
         return earliest
 
-    async def content(self, message_id: str) -> bytes | Path:
-        """The message as accepted. Raises KeyError when it is gone, or when its file is not whole any more."""
+    async def content(self, message_id: str) -> bytes | StoredFile:
+        """The message as accepted. Raises KeyError when it is gone, Damaged when it is not what was accepted."""
         if (cached := self._cache.get(message_id)) is not None:
             return cached
-        content: bytes | Path = await self._read(self._content, message_id)
+        content: bytes | StoredFile = await self._read(self._content, message_id)
         return content
 
-    def _content(self, connection: sqlite3.Connection, message_id: str) -> bytes | Path:
-        kept = transactions.content(connection, message_id)
-        if isinstance(kept, bytes):
+    def _content(self, connection: sqlite3.Connection, message_id: str) -> bytes | StoredFile:
+        kept, size, summed = transactions.content(connection, message_id)
+        if kept is not None:
+            contents.check(message_id, contents.checksum(kept), summed)
             return kept
         file = self._layout.spool / message_id
-        if recovery.damage(file, kept):
-            raise KeyError(message_id)
-        return file
+        if found := recovery.damage(file, size):
+            raise Damaged(f"message {message_id}: its content {found}")
+        return StoredFile(file, summed)
+
+    async def set_aside(self, message_id: str) -> str:
+        """Keep what is left of a damaged content in quarantine; where, "" for nowhere. Raises OSError."""
+        where: str = await self._read(self._set_aside, message_id)
+        return where
+
+    def _set_aside(self, connection: sqlite3.Connection, message_id: str) -> str:
+        kept, _, _ = transactions.content(connection, message_id)
+        if kept is not None:
+            return str(salvage.keep_aside(self._layout, message_id, kept))
+        file = self._layout.spool / message_id
+        return str(salvage.set_aside(self._layout, file)) if os.path.lexists(file) else ""
 
     async def queue_state(self, now: float) -> QueueState:
         """Counts for metrics, from the writer's tally."""

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from malote_relay.store.contents import checksum
 from malote_relay.store.model import (
     ClockBack,
     Hour,
@@ -101,6 +102,9 @@ def insert(connection: sqlite3.Connection, batch: Sequence[Kept]) -> list[list[Q
                 message.eight_bit * EIGHT_BIT | message.smtputf8 * SMTPUTF8 | message.sender_unknown * SENDER_UNKNOWN,
                 message.received_at,
                 None if kept.in_file else message.content,
+                checksum(message.content)
+                if message.checksum is None and isinstance(message.content, bytes)
+                else message.checksum,
             )
         )
         queued = []
@@ -338,13 +342,14 @@ def next_time(connection: sqlite3.Connection, after: float) -> float | None:
     return None if earliest is None else float(earliest)
 
 
-def content(connection: sqlite3.Connection, message: str) -> bytes | int:
-    """A message's content, or its length when it is in a file. Raises KeyError when the message is gone."""
-    row = connection.execute("SELECT content, size FROM messages WHERE id = ?", (message,)).fetchone()
+def content(connection: sqlite3.Connection, message: str) -> tuple[bytes | None, int, int | None]:
+    """A message's content (None: it is a file), its size and its checksum. Raises KeyError when it is gone."""
+    row: tuple[bytes | None, int, int | None] | None = connection.execute(
+        "SELECT content, size, checksum FROM messages WHERE id = ?", (message,)
+    ).fetchone()
     if row is None:
         raise KeyError(message)
-    kept: bytes | None = row[0]
-    return int(row[1]) if kept is None else kept
+    return row
 
 
 def oldest(connection: sqlite3.Connection) -> float | None:

@@ -19,11 +19,12 @@ from malote_relay.clock import Clock
 from malote_relay.config import Account
 from malote_relay.metrics import Refused
 from malote_relay.quota import OverLimit, Reservation
+from malote_relay.store.contents import checksum
 from malote_relay.store.model import NO_DSN, DsnRequest, NewMessage, NewRecipient, Notify
 from malote_relay.store.names import new_message_id
 from malote_relay.submission import headers, hygiene, replies
 from malote_relay.submission.address import Mailbox
-from malote_relay.submission.body import Body, NoRoom, Spool, copy_behind
+from malote_relay.submission.body import Body, NoRoom, Spool, finish_behind
 from malote_relay.submission.commands import Mail, Rcpt
 from malote_relay.submission.desk import Desk
 from malote_relay.submission.headers import HeaderError
@@ -218,7 +219,7 @@ class Door:
             client=client if rules.config.trace.client else None,
         )
         try:
-            content = await _signed(body, header, offset, author.domain, signer)
+            content, summed = await _signed(body, header, offset, author.domain, signer)
             size = len(content) if isinstance(content, bytes) else content.stat().st_size
         except (OSError, NoRoom):
             _log.warning("no room for a message", account=transaction.account.username, exc_info=True)
@@ -241,6 +242,7 @@ class Door:
             eight_bit=body.eight_bit,
             smtputf8=transaction.smtputf8 and non_ascii,
             sender_unknown=unknown,
+            checksum=summed,
         )
         units, transaction.units = transaction.units, []
         return await self._desk.take(message, units)
@@ -274,18 +276,18 @@ def _either(first: DsnRequest, second: DsnRequest) -> DsnRequest:
     )
 
 
-async def _signed(body: Body, header: bytes, offset: int, domain: str, signer: Signs) -> bytes | Path:
-    """The message exactly as it will be sent. Raises OSError."""
+async def _signed(body: Body, header: bytes, offset: int, domain: str, signer: Signs) -> tuple[bytes | Path, int]:
+    """The message exactly as it will be sent, and its checksum. Raises OSError."""
     if not body.on_disk:
         content = body.with_header(header, offset)
         assert isinstance(content, bytes)  # noqa: S101  # not on disk
-        return await signer.sign(domain, content) + content
+        signed = await signer.sign(domain, content) + content
+        return signed, checksum(signed)
     unsigned = await asyncio.to_thread(body.with_header, header, offset)
     assert isinstance(unsigned, Path)  # noqa: S101  # on disk
     signature = await signer.sign(domain, unsigned)
     final = body.final
-    await asyncio.to_thread(copy_behind, signature, unsigned, 0, final, sync=True)
-    return final
+    return final, await asyncio.to_thread(finish_behind, signature, unsigned, final)
 
 
 __all__ = ["Door", "Refused", "Signs", "Transaction"]

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -155,13 +157,31 @@ class Body:
             raise NoRoom(flight=False) from error
 
 
-def copy_behind(start: bytes, source: Path, offset: int, target: Path, *, sync: bool = False) -> None:
+def copy_behind(start: bytes, source: Path, offset: int, target: Path) -> None:
     """Write `start`, then `source` from `offset` on, into the new file `target`. Blocks; raises OSError."""
-    with source.open("rb") as reader, target.open("wb") as writer:
-        writer.write(start)
+    with target.open("wb") as writer:
+        for block in _joined(start, source, offset):
+            writer.write(block)
+
+
+def finish_behind(start: bytes, source: Path, target: Path) -> int:
+    """Write `start`, then `source`, into the new file `target`, and sync it; its checksum, as the store wants it.
+
+    Blocks; raises OSError.
+    """
+    found = 0
+    with target.open("wb") as writer:
+        for block in _joined(start, source, 0):
+            writer.write(block)
+            found = zlib.crc32(block, found)
+        writer.flush()
+        os.fsync(writer.fileno())
+    return found
+
+
+def _joined(start: bytes, source: Path, offset: int) -> Iterator[bytes]:
+    yield start
+    with source.open("rb") as reader:
         reader.seek(offset)
         while block := reader.read(_COPY_BLOCK):
-            writer.write(block)
-        if sync:
-            writer.flush()
-            os.fsync(writer.fileno())
+            yield block

@@ -24,6 +24,7 @@ from malote_relay.delivery.queue.lanes import Bounds
 from malote_relay.delivery.queue.recorder import Consequence, no_consequence
 from malote_relay.delivery.queue.scheduler import Scheduler
 from malote_relay.resolver import Resolver
+from malote_relay.store.contents import checksum
 from malote_relay.store.model import NO_DSN, DsnRequest, NewMessage, NewRecipient, Outcome, Result
 from malote_relay.store.sqlite import SqliteStore
 
@@ -123,6 +124,7 @@ class World:
         credentials: Mapping[str, str] | None = None,
         observer: Callable[[Outcome], None] = lambda outcome: None,
         alongside: Consequence = no_consequence,
+        lost: Callable[[int], None] = lambda recipients: None,
         **delivery: object,
     ) -> Scheduler:
         settings = self.config(notices, **delivery)
@@ -139,6 +141,7 @@ class World:
             clock=self.clock,
             observer=observed,
             alongside=alongside,
+            lost=lost,
             sign=sign,
             noticed=lambda kind, sent: self.noticed.append((kind.value, sent)),
             rng=random.Random(1),
@@ -194,6 +197,7 @@ class World:
             ],
             content=self._kept(id, content),
             size=len(content),
+            checksum=checksum(content),
             received_at=self.clock(),
             eight_bit=eight_bit,
             smtputf8=smtputf8,

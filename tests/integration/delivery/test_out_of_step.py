@@ -16,6 +16,7 @@ from malote_relay.delivery.dialogue.connection import Session, open_session
 from malote_relay.delivery.dialogue.envelope import Envelope
 from malote_relay.delivery.peer import Identity, Peer, Timeouts
 from malote_relay.delivery.reply import Failure, Reply
+from malote_relay.store.contents import StoredFile
 
 CONTENT = b"Subject: x\r\n\r\nGood day.\r\n"
 QUICK = Timeouts(connect=1, greeting=1, command=1, tls=1, data=1, block=1, final=1, quit=0.2)
@@ -28,7 +29,7 @@ async def session(port: int) -> Session:
     )
 
 
-def envelope(*recipients: str, content: bytes | Path = CONTENT) -> Envelope:
+def envelope(*recipients: str, content: bytes | StoredFile = CONTENT) -> Envelope:
     return Envelope("app@acme.example", recipients or ("bia@shop.example",), Content(content), len(CONTENT))
 
 
@@ -140,15 +141,15 @@ async def test_what_follows_a_354_to_nobodys_content_ends_the_session() -> None:
 
 
 @pytest.fixture
-def large(tmp_path: Path) -> Path:
+def large(tmp_path: Path) -> StoredFile:
     path = tmp_path / "large"
     path.write_bytes(b"Subject: x\r\n\r\n" + (b"x" * 998 + b"\r\n") * 20_000)
-    return path
+    return StoredFile(path)
 
 
 @pytest.mark.parametrize("hangs_up", [False, True])
 @pytest.mark.parametrize("words", ["250 2.0.0 taken", "354 more"])
-async def test_an_acceptance_of_half_a_message_is_none(large: Path, words: str, hangs_up: bool) -> None:
+async def test_an_acceptance_of_half_a_message_is_none(large: StoredFile, words: str, hangs_up: bool) -> None:
     async def script(it: Scripted) -> None:
         await it.greet("PIPELINING")
         for _ in range(3):

@@ -18,6 +18,7 @@ from malote_relay.delivery.dialogue.wire import SessionFailed
 from malote_relay.delivery.peer import Identity, Login, Peer, Timeouts
 from malote_relay.delivery.reply import Failure, Reply, parse
 from malote_relay.delivery.tls.handshake import opportunistic_tls
+from malote_relay.store.contents import Damaged, StoredFile, checksum
 
 CONTENT = b"Subject: x\r\n\r\n.hidden dot\r\n"
 QUICK = Timeouts(connect=1, greeting=1, command=1, tls=1, data=1, block=1, final=1, quit=0.2)
@@ -32,7 +33,11 @@ async def session(port: int, *, tls: bool = False) -> Session:
 
 
 def envelope(
-    *recipients: str, content: bytes | Path = CONTENT, eight_bit: bool = False, smtputf8: bool = False, size: int = 0
+    *recipients: str,
+    content: bytes | StoredFile = CONTENT,
+    eight_bit: bool = False,
+    smtputf8: bool = False,
+    size: int = 0,
 ) -> Envelope:
     return Envelope(
         "app@acme.example",
@@ -305,7 +310,7 @@ async def test_a_large_message_is_streamed_from_its_file_and_stops_when_refused_
         await it.hear()
 
     async with scripted(taking) as (port, _):
-        (answer,) = await (await session(port)).deliver(envelope(content=path))
+        (answer,) = await (await session(port)).deliver(envelope(content=StoredFile(path)))
         assert answer == Reply(250, (f"2.0.0 {path.stat().st_size + 3}",))
 
     async def refusing(it: Scripted) -> None:
@@ -319,7 +324,7 @@ async def test_a_large_message_is_streamed_from_its_file_and_stops_when_refused_
 
     async with scripted(refusing) as (port, _):
         one = await session(port)
-        (answer,) = await one.deliver(envelope(content=path))
+        (answer,) = await one.deliver(envelope(content=StoredFile(path)))
         assert answer == Reply(552, ("5.3.4 that is enough",))
         assert not one.usable
 
@@ -424,3 +429,32 @@ async def test_a_refused_session_is_refused_for_good_only_where_no_mail_is_taken
         assert caught.value.failure.permanent is permanent
         assert caught.value.failure.words.startswith(words)
         assert caught.value.host
+
+
+async def test_a_message_that_the_disk_has_spoilt_is_broken_off_before_its_final_dot(tmp_path: Path) -> None:
+    """What came so far is no message (RFC 5321 section 4.1.1.10): the host drops it with the connection."""
+    whole = b"Subject: x\r\n\r\n" + (b"x" * 998 + b"\r\n") * 2000
+    (tmp_path / "spoilt").write_bytes(whole.replace(b"Subject", b"Sabject"))
+    came = b""
+    ended = asyncio.Event()
+
+    async def script(it: Scripted) -> None:
+        nonlocal came
+        await it.greet("PIPELINING")
+        for _ in range(3):
+            await it.hear()
+        it.say("250 ok", "250 ok", "354 go on")
+        try:
+            while block := await it.reader.read(65_536):
+                came += block
+        finally:
+            ended.set()
+
+    async with scripted(script) as (port, _):
+        one = await session(port)
+        with pytest.raises(Damaged):
+            await one.deliver(envelope(content=StoredFile(tmp_path / "spoilt", checksum(whole))))
+        assert not one.usable
+        await asyncio.wait_for(ended.wait(), 5)
+    assert came
+    assert b"\r\n.\r\n" not in came

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
+import zlib
 from typing import Any
 
 import pytest
 
+from malote_dev.mailworld.behaviour import Action, Behaviour
 from malote_dev.mailworld.client import Security
 from malote_dev.mailworld.verify import verify
 
@@ -34,6 +38,21 @@ async def test_a_large_message_arrives_whole_and_signed(relay: Any, world: Any, 
     verdict = await verify(arrived.content, arrived.peer, arrived.helo, arrived.mail_from, world.dns)
     assert verdict.all_pass, verdict
     assert not list(relay.site.spool.joinpath("incoming").iterdir())
+
+
+@pytest.mark.parametrize("size", [10, 1_500_000])
+async def test_a_bit_that_flips_in_a_message_that_waits_is_seen(
+    relay: Any, world: Any, compose: Any, size: int
+) -> None:
+    """The checksum is that of what was signed, wherever the message was put together."""
+    world.mx.behaviour = Behaviour(action=Action.DEFER)
+    text = "\r\n".join(["x" * 70] * (size // 70 + 1))
+    assert (await relay.send(compose(text))).accepted
+    with contextlib.closing(sqlite3.connect(relay.site.spool / "relay.db")) as database:
+        ((id, content, kept),) = database.execute("SELECT id, content, checksum FROM messages").fetchall()
+    octets = content if content is not None else (relay.site.spool / "spool" / id).read_bytes()
+    assert kept == zlib.crc32(octets)
+    assert octets.startswith(b"DKIM-Signature:")
 
 
 async def test_what_goes_out_has_a_date_and_an_id_but_no_bcc_and_no_client_address(

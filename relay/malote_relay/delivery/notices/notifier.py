@@ -18,6 +18,7 @@ from malote_relay.delivery.content import Content
 from malote_relay.delivery.notices.allowance import Allowance
 from malote_relay.delivery.notices.dsn import Reporter, Returned, notice, summary
 from malote_relay.delivery.notices.due import Due, Kind
+from malote_relay.store.contents import Damaged
 from malote_relay.store.model import NewMessage, Queued, Return, Store, StoreError
 from malote_relay.store.names import new_message_id
 
@@ -147,9 +148,9 @@ class Notifier:
             source = await self._store.content(first.message_id)
             if not full:
                 return Returned(await asyncio.to_thread(Content(source).headers))
-            octets = source if isinstance(source, bytes) else await asyncio.to_thread(source.read_bytes)
+            octets = source if isinstance(source, bytes) else await asyncio.to_thread(source.read)
             return Returned(octets, whole=True)
-        except (KeyError, OSError):
+        except (KeyError, OSError, Damaged):
             if due.reported is None:
                 _log.warning("the message for a notification is gone", message=first.message_id)
         except Exception:  # a database that cannot read it will not tomorrow, and others' ends wait behind this one

@@ -29,6 +29,7 @@ from malote_relay.delivery.queue.waiting import Stage
 from malote_relay.delivery.reply import Failure
 from malote_relay.delivery.tls.reporter import is_report
 from malote_relay.returnpath import Current, ReturnPaths
+from malote_relay.store.contents import Damaged
 from malote_relay.store.model import Outcome, Queued, Store
 from malote_relay.store.names import domain_of
 
@@ -52,10 +53,6 @@ class Job:
     def stage(self) -> Stage:
         """How far it has got."""
         return Stage.RUNNING if self.begun else Stage.WAITING
-
-
-class _ContentGone(Exception):
-    """The store no longer has the content of a message that waits: fail its recipients."""
 
 
 def grouped(queued: Sequence[Queued], paths: ReturnPaths) -> Iterator[tuple[str, Sequence[Queued]]]:
@@ -82,7 +79,8 @@ class Jobs:
     """The jobs of one relay. `settings` are those in force.
 
     `ended` gets the outcomes to write down; `put_back` those who wait in the store again, and with them why their
-    destination is left alone, where that is the reason. `clock` gives epoch seconds.
+    destination is left alone, where that is the reason; `lost` how many fail because a content is damaged or gone.
+    `clock` gives epoch seconds.
     """
 
     def __init__(
@@ -96,6 +94,7 @@ class Jobs:
         return_paths: Current,
         ended: Callable[[Sequence[Outcome]], None],
         put_back: Callable[[Job, Held | None], None],
+        lost: Callable[[int], None],
     ) -> None:
         self.settings = settings
         self.moved_at = time.monotonic()
@@ -109,6 +108,7 @@ class Jobs:
         self._return_paths = return_paths
         self._record = ended
         self._put_back = put_back
+        self._lost = lost
         self._jobs: dict[asyncio.Task[None], Job] = {}
         self._stopping = False
 
@@ -185,7 +185,7 @@ class Jobs:
             try:
                 content = job.content or Content(await self._store.content(first.message_id))
             except KeyError as error:
-                raise _ContentGone from error
+                raise Damaged(f"message {first.message_id}: its content is gone") from error
             reverse_path = first.reverse_path
             if len(recipients) == 1:
                 reverse_path = self._return_paths().make(
@@ -225,8 +225,9 @@ class Jobs:
         except Held as held:
             self._put_back(job, held)
             return
-        except _ContentGone:
-            _log.error("content is gone", message=first.message_id)
+        except Damaged as damage:
+            await self._set_aside(first.message_id, str(damage))
+            self._lost(len(job.recipients))
             words = "554 5.3.0 the message's content was damaged or lost in the relay"
             failure = Failure(words, "other", permanent=True)
         except Exception as error:
@@ -234,6 +235,15 @@ class Jobs:
             words = f"451 4.3.0 internal error of the relay ({type(error).__name__}); it will be tried again"
             failure = Failure(words, "other")
         self._end([(one, Attempted(failure)) for one in job.recipients])
+
+    async def _set_aside(self, message: str, what: str) -> None:
+        """Nothing that happens here may keep the recipients from being told."""
+        kept_as = ""
+        try:
+            kept_as = await self._store.set_aside(message)
+        except Exception:
+            _log.exception("a damaged content could not be set aside", message=message)
+        _log.error("a content is damaged", message=message, what=what, kept_as=kept_as)
 
     def _end(self, ends: Sequence[tuple[Queued, Attempted]]) -> None:
         if not ends:

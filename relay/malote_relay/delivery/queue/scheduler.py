@@ -67,7 +67,8 @@ class Scheduler:
     relay's clock); `observer` hears of every outcome of accepted mail once it is written down, and `alongside` says
     what is to be written with it; neither hears of the relay's own notifications and reports. Those are signed by
     `sign`, and `noticed` hears of each notice: what it tells, and whether it was sent or left out. `return_paths`
-    gives those in force; `credentials` are the passwords that the configuration names, by their files' names.
+    gives those in force; `lost` hears how many recipients fail for a damaged content; `credentials` are the passwords
+    that the configuration names, by their files' names.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Scheduler:
         noticed: Callable[[Kind, bool], None] = lambda kind, sent: None,
         return_paths: Current = lambda: NONE,
         slowed: Callable[[str], None] = lambda provider: None,
+        lost: Callable[[int], None] = lambda recipients: None,
         rng: random.Random | None = None,
         bounds: Bounds | None = None,
         timeouts: Timeouts | None = None,
@@ -119,6 +121,7 @@ class Scheduler:
             return_paths=return_paths,
             ended=self._recorder.add,
             put_back=self._put_back,
+            lost=lost,
         )
         self._window = Window(
             store,

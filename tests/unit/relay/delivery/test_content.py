@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from malote_relay.delivery import content as module
 from malote_relay.delivery.content import Content, Stuffer
+from malote_relay.store.contents import Damaged, StoredFile
 
 LINES = st.lists(st.sampled_from([b"", b".", b"..", b".x", b"x", b"x.", b"x\r", b"\nx"]), max_size=12)
 
@@ -42,18 +45,31 @@ async def test_a_large_file_is_sent_in_blocks_like_the_same_bytes(tmp_path: Path
     text = b"A: b\r\n\r\n" + b".line with a dot\r\n" * 20_000
     path = tmp_path / "content"
     path.write_bytes(text)
-    from_file = [block async for block in Content(path).blocks()]
+    from_file = [block async for block in Content(StoredFile(path)).blocks()]
     from_bytes = [block async for block in Content(text).blocks()]
     assert len(from_file) > 2
     assert all(len(block) <= module.BLOCK * 2 for block in from_file)
     assert b"".join(from_file) == b"".join(from_bytes)
     assert unstuffed(b"".join(from_file)) == text
-    assert Content(path).whole() is None
+    assert Content(StoredFile(path)).whole() is None
+
+
+@pytest.mark.parametrize("kept", [None, 0xCBF43926])
+async def test_the_final_dot_of_a_file_is_given_out_only_after_it_was_what_was_accepted(
+    tmp_path: Path, kept: int | None
+) -> None:
+    path = tmp_path / "content"
+    path.write_bytes(b"1234567890")  # 0xCBF43926 is the checksum of the first nine
+    sent = b""
+    with pytest.raises(Damaged) if kept else contextlib.nullcontext():
+        async for block in Content(StoredFile(path, kept)).blocks():
+            sent += block
+    assert sent == (b"1234567890" if kept else b"1234567890\r\n.\r\n")
 
 
 def test_headers_end_at_the_first_empty_line(tmp_path: Path) -> None:
     text = b"From: a@x.example\r\nSubject: b\r\n\r\nbody\r\n\r\nmore\r\n"
     path = tmp_path / "content"
     path.write_bytes(text)
-    assert Content(text).headers() == Content(path).headers() == b"From: a@x.example\r\nSubject: b\r\n"
+    assert Content(text).headers() == Content(StoredFile(path)).headers() == b"From: a@x.example\r\nSubject: b\r\n"
     assert Content(b"\r\nbody\r\n").headers() == b"\r\n"

@@ -91,6 +91,7 @@ def test_a_message_is_handed_over_whole(content: bytes | Path) -> None:
         eight_bit=True,
         smtputf8=True,
         sender_unknown=True,
+        checksum=0xCBF43926,
     )
     [frame] = Parser().feed(protocol.encode(taken(7, whole)))
     assert isinstance(frame, Take)

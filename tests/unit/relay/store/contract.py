@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from malote_relay.store.contents import StoredFile
 from malote_relay.store.model import (
     ClockBack,
     DsnRequest,
@@ -260,10 +261,10 @@ class StoreContract:
         (queued,) = await store.accept(message(content=file))
         assert not file.exists()
         kept = await store.content(queued.message_id)
-        assert isinstance(kept, Path)
-        assert kept.read_bytes() == BODY * 10_000
+        assert isinstance(kept, StoredFile)
+        assert kept.read() == BODY * 10_000
         await store.record([delivered(queued)])
-        assert not kept.exists()
+        assert not kept.path.exists()
 
     async def test_incoming_is_empty_after_a_restart_and_accepted_files_are_kept(
         self, make_store: Callable[[], Store]
@@ -281,8 +282,8 @@ class StoreContract:
         await store.close()
         assert recovered.quarantined == ()
         assert list(store.incoming.iterdir()) == []
-        assert isinstance(kept, Path)
-        assert kept.read_bytes() == BODY
+        assert isinstance(kept, StoredFile)
+        assert kept.read() == BODY
 
     async def test_one_bad_operation_does_not_fail_those_committed_with_it(self, store: Store) -> None:
         await store.accept(message(identifier="taken"))
@@ -304,8 +305,8 @@ class StoreContract:
         with pytest.raises(StoreError):
             await store.accept(message(content=paths[1], identifier="same"))
         kept = await store.content("same")
-        assert isinstance(kept, Path)
-        assert kept.read_bytes() == b"first"
+        assert isinstance(kept, StoredFile)
+        assert kept.read() == b"first"
 
     async def test_many_sessions_at_once_lose_nothing(self, store: Store) -> None:
         await asyncio.gather(*(store.accept(message([f"{n}@x.example"])) for n in range(300)))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from tests.unit.relay.store.contract import (
 )
 
 from malote_relay.store import model, sqlite
+from malote_relay.store.contents import Damaged, StoredFile, checksum
 from malote_relay.store.model import DiskFull, Result, Store, StoreError
 from malote_relay.store.sqlite import SqliteStore
 
@@ -102,7 +104,7 @@ async def test_every_acknowledged_message_survives_a_kill(tmp_path: Path) -> Non
     queued = await store.due(NOW, 1_000_000)
     for name in acknowledged:
         content = await store.content(name)
-        assert (content.read_bytes() if isinstance(content, Path) else content) == BODY
+        assert (content.read() if isinstance(content, StoredFile) else content) == BODY
     await store.close()
     assert recovered.quarantined == ()
     assert set(acknowledged) <= {recipient.message_id for recipient in queued}
@@ -235,9 +237,9 @@ async def test_a_content_file_that_is_not_whole_is_said_and_never_delivered(
     (said,) = (await store.open()).quarantined
     # It stays queued: its turn ends it, and tells its sender.
     assert addresses(await store.due(NOW, 10)) == ["gone@x.example", "there@x.example"]
-    with pytest.raises(KeyError):
+    with pytest.raises(Damaged):
         await store.content("gone")
-    assert await store.content("there") == tmp_path / "spool" / "there"
+    assert await store.content("there") == StoredFile(tmp_path / "spool" / "there")
     await store.close()
     assert "message gone" in said
     assert words in said
@@ -251,8 +253,50 @@ async def test_a_content_file_that_is_cut_short_while_the_relay_runs_is_not_deli
     (store.incoming / "cut").write_bytes(BODY)
     await store.accept(message(content=store.incoming / "cut", identifier="cut"))
     os.truncate(tmp_path / "spool" / "cut", 10)
-    with pytest.raises(KeyError):
+    with pytest.raises(Damaged):
         await store.content("cut")
+    await store.close()
+
+
+async def _read(store: Store, message_id: str) -> bytes:
+    kept = await store.content(message_id)
+    return kept.read() if isinstance(kept, StoredFile) else kept
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["in the database", "in a file"])
+@pytest.mark.parametrize("older", [False, True], ids=["with its checksum", "kept by an older release"])
+async def test_a_bit_that_flips_in_a_content_is_seen_when_read(tmp_path: Path, large: bool, older: bool) -> None:
+    """An older release kept no checksum: what it left is read as it is."""
+    store = SqliteStore(tmp_path)
+    await store.open()
+    content: bytes | Path = BODY
+    if large:
+        content = store.incoming / "one"
+        content.write_bytes(BODY)
+    known = checksum(BODY) if large else None  # of octets the store reckons it itself
+    await store.accept(replace(message(content=content, identifier="one"), checksum=known))
+    flipped = BODY[:-3] + bytes([BODY[-3] ^ 4]) + BODY[-2:]
+    if large:
+        (tmp_path / "spool" / "one").write_bytes(flipped)
+    else:
+        await store.write(lambda tables: tables.execute("UPDATE messages SET content = ?", (flipped,)).rowcount)
+    if older:
+        await store.write(lambda tables: tables.execute("UPDATE messages SET checksum = NULL").rowcount)
+    await store.close()
+    store = SqliteStore(tmp_path)
+    assert (await store.open()).quarantined == (), "no start reads all that waits"
+    if older:
+        assert await _read(store, "one") == flipped
+    else:
+        with pytest.raises(Damaged, match="another checksum"):
+            await _read(store, "one")
+        for _ in range(2):
+            await store.set_aside("one")
+        (aside,) = (tmp_path / "quarantine").iterdir()
+        assert aside.read_bytes() == flipped
+        assert addresses(await store.due(NOW, 10)) == ["b@there.example"], "its turn ends it, and tells its sender"
+        with pytest.raises(Damaged):
+            await store.content("one")
     await store.close()
 
 
