@@ -121,7 +121,7 @@ def _recorded(lives: Sequence[Life], account: Account) -> Mapping[tuple[str, str
         for event in life.events():
             if event["event"] == "delivered":
                 recorded[event["message"], event["recipient"]] = life.number
-            elif event["event"] == "found damaged and set aside":
+            elif event["event"] in {"found damaged and set aside", "a content is damaged"}:
                 account.set_aside.append(event["what"])
     return recorded
 

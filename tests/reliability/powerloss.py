@@ -19,6 +19,7 @@ import sqlite3
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -314,12 +315,17 @@ def _complete(spool: Path, said: Said, recipients: Mapping[str, list[str]]) -> l
                 complaints.append(f"{message}: accepted for {count} recipients, {len(there)} are there")
             if again := waiting.get(message, set()) & said.delivered.get(message, set()):
                 complaints.append(f"{message}: would go again to {', '.join(again)}")
-        for message, content in connection.execute("SELECT id, content FROM messages WHERE account != ''"):
+        rows = connection.execute("SELECT id, content, checksum FROM messages WHERE account != ''")
+        for message, content, summed in rows:
             file = spool / "spool" / message
             if content is None and not file.exists():
                 complaints.append(f"{message}: its content is gone")
-            elif not _whole(file.read_bytes() if content is None else content):
+                continue
+            octets = file.read_bytes() if content is None else content
+            if not _whole(octets):
                 complaints.append(f"{message}: its content is damaged")
+            elif zlib.crc32(octets) != summed:
+                complaints.append(f"{message}: its checksum is another one's")
         return complaints
     finally:
         connection.close()
