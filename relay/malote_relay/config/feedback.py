@@ -16,8 +16,9 @@ class Suppression(Struct, frozen=True, kw_only=True):
     """Which recipients are refused because mail to them bounced or was complained about.
 
     An address enters after so many bounces of a class, without a delivery in between: for `bounce_days`, twice as
-    long each further time, but never longer than `max_bounce_days`; after a complaint for `complaint_days`. While
-    `enabled` is false nobody enters by rule and nobody is refused; what is on the list stays there.
+    long each further time, but never longer than `max_bounce_days`; after a complaint for `complaint_days`. A
+    delivery by a host that has bounced mail after it took it counts for nothing. While `enabled` is false nobody
+    enters by rule and nobody is refused; what is on the list stays there.
     """
 
     enabled: bool = True

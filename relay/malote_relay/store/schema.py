@@ -138,6 +138,7 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     _TOLD_LATER,
     _ANSWER,
     _CHECKSUM,
+    suppressions.AFTER_DELIVERY,
 )
 """Script number n turns version n into n + 1; `PRAGMA user_version` says where a file stands."""
 

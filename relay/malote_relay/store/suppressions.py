@@ -22,12 +22,17 @@ CREATE TABLE suppressions (
     bounce_class TEXT NOT NULL,
     detail TEXT NOT NULL,           -- the reply, or a person's note
     message TEXT NOT NULL,          -- that bounced or was complained about
-    bounces INTEGER NOT NULL,       -- since the last delivery or entry
+    bounces INTEGER NOT NULL,       -- since it entered last, or since a delivery that meant something
     times INTEGER NOT NULL          -- that it entered by bounces
 );
 """
 
-_COLUMNS: Final = "address, reason, since, until, bounce_class, detail, message, bounces, times"
+AFTER_DELIVERY: Final = """
+-- Whether its host has taken mail and bounced it later: that it takes more says nothing about the address.
+ALTER TABLE suppressions ADD COLUMN after_delivery INTEGER NOT NULL DEFAULT 0;
+"""
+
+_COLUMNS: Final = "address, reason, since, until, bounce_class, detail, message, bounces, times, after_delivery"
 
 
 class Reason(enum.StrEnum):
@@ -51,6 +56,7 @@ class Entry:
     message: str = ""
     bounces: int = 0
     times: int = 0
+    after_delivery: bool = False
 
     def suppressed(self, now: float) -> bool:
         """Whether it is refused at that time."""
@@ -69,7 +75,7 @@ def find(connection: sqlite3.Connection, addresses: Collection[str]) -> dict[str
 def put(connection: sqlite3.Connection, entries: Iterable[Entry]) -> None:
     """Write entries, in place of what there is for their addresses."""
     connection.executemany(
-        "INSERT OR REPLACE INTO suppressions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", map(astuple, entries)
+        "INSERT OR REPLACE INTO suppressions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", map(astuple, entries)
     )
 
 
@@ -113,6 +119,7 @@ def forget(connection: sqlite3.Connection, before: float) -> int:
 
 def _entry(row: Any) -> Entry:
     address, reason, *rest = row
+    rest[-1] = bool(rest[-1])
     return Entry(address, Reason(reason), *rest)
 
 

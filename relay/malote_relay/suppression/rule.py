@@ -13,13 +13,14 @@ _DAY: Final = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Bounced:
-    """Mail to the address failed for good."""
+    """Mail to the address failed for good: was refused, or came back `after_delivery`."""
 
     address: str
     at: float
     bounce_class: str
     reply: str
     message: str
+    after_delivery: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +61,13 @@ def after(entry: Entry | None, event: Event, config: Suppression) -> Entry | Non
             return _after_complaint(entry, event, config)
         case Delivered():
             # Mail that was queued before: what was said about the mailbox no longer holds. Not so for the delivery
-            # that the bounce itself is about, which may be written down after it.
-            lifted = entry is not None and entry.reason is Reason.BOUNCE and event.at >= entry.since
-            return None if lifted else entry
+            # that the bounce itself is about, which may be written down after it; nor for a host that has taken mail
+            # and bounced it later: that it takes more shows nothing.
+            return None if entry is not None and _refuted(entry, event) else entry
+
+
+def _refuted(entry: Entry, delivered: Delivered) -> bool:
+    return entry.reason is Reason.BOUNCE and not entry.after_delivery and delivered.at >= entry.since
 
 
 def _after_bounce(entry: Entry | None, bounce: Bounced, config: Suppression) -> Entry | None:
@@ -71,6 +76,7 @@ def _after_bounce(entry: Entry | None, bounce: Bounced, config: Suppression) -> 
         return entry  # what else was queued when it entered does not count again
     counted = entry.bounces + 1 if entry is not None else 1
     times = entry.times if entry is not None else 0
+    after_delivery = bounce.after_delivery or (entry is not None and entry.after_delivery)
     found = Entry(
         bounce.address,
         Reason.BOUNCE,
@@ -81,6 +87,7 @@ def _after_bounce(entry: Entry | None, bounce: Bounced, config: Suppression) -> 
         bounce.message,
         counted,
         times,
+        after_delivery,
     )
     if counted < needed:
         return found
@@ -94,5 +101,5 @@ def _after_complaint(entry: Entry | None, complaint: Complained, config: Suppres
     until = complaint.at + config.complaint_days * _DAY
     if entry is not None and entry.until is not None:
         until = max(until, entry.until)
-    times = entry.times if entry is not None else 0
-    return Entry(complaint.address, Reason.COMPLAINT, complaint.at, until, message=complaint.message, times=times)
+    fresh = Entry(complaint.address, Reason.COMPLAINT, complaint.at, until, message=complaint.message)
+    return replace(fresh, times=entry.times, after_delivery=entry.after_delivery) if entry is not None else fresh

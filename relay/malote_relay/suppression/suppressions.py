@@ -105,7 +105,7 @@ class Suppressions:
     def bounced(self, address: str, bounce_class: str, reply: str, at: float, message: str) -> None:
         """Take in a failure that was reported after the delivery, by a DSN."""
         if rule.bounces_needed(bounce_class, self._config):
-            self._take(Bounced(key(address), at, bounce_class, reply, message))
+            self._take(Bounced(key(address), at, bounce_class, reply, message, after_delivery=True))
 
     def complained(self, address: str, at: float, message: str) -> None:
         """Take in a complaint (RFC 5965) about a message to this address."""

@@ -13,7 +13,7 @@ from malote_relay.consequences import Consequences
 from malote_relay.metrics import Metrics
 from malote_relay.pausing.pauses import Pauses
 from malote_relay.pausing.window import Tally
-from malote_relay.store.model import StoreError
+from malote_relay.store.model import Outcome, Queued, Result, StoreError
 from malote_relay.store.sqlite import SqliteStore
 from malote_relay.submission.address import Mailbox
 from malote_relay.suppression.suppressions import Suppressions
@@ -62,6 +62,14 @@ async def test_a_bounce_told_later_suppresses_and_counts(world: World) -> None:
     await world.consequences.bounced(Told("bad-mailbox"))
     assert await world.refused()
     assert world.tally == Tally(bounced=1)
+
+
+async def test_what_its_host_takes_afterwards_does_not_lift_it(world: World) -> None:
+    await world.consequences.bounced(Told("bad-mailbox"))
+    recipient = Queued(1, "m2", "bob@dest.example", "ana@acme.example", "app", 1, False, False, NOW, NOW, 0, NOW)
+    delivered = [Outcome(recipient, Result.DELIVERED, NOW + 1, "250 ok")]
+    await world.store.record(delivered, alongside=world.consequences.alongside(delivered))
+    assert await world.refused()
 
 
 async def test_one_that_may_be_over_soon_does_neither(world: World) -> None:

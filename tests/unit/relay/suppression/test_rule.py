@@ -14,8 +14,8 @@ CONFIG = Suppression()
 BOB = "bob@dest.example"
 
 
-def bounced(bounce_class: str = "bad-mailbox", at: float = NOW) -> Bounced:
-    return Bounced(BOB, at, bounce_class, "550 5.1.1 no such user", "m1")
+def bounced(bounce_class: str = "bad-mailbox", at: float = NOW, *, after_delivery: bool = False) -> Bounced:
+    return Bounced(BOB, at, bounce_class, "550 5.1.1 no such user", "m1", after_delivery)
 
 
 def test_a_bad_mailbox_is_suppressed_at_once_for_thirty_days_and_says_why() -> None:
@@ -72,6 +72,37 @@ def test_a_delivery_lifts_what_bounces_did_and_nothing_else() -> None:
     assert after(complaint, delivered, CONFIG) is complaint
     manual = Entry(BOB, Reason.MANUAL, NOW, None)
     assert after(manual, delivered, CONFIG) is manual
+
+
+@pytest.mark.parametrize("bounce_class", ["inactive", "bad-domain"])
+def test_a_host_that_takes_each_message_and_bounces_it_later_comes_to_the_end_too(bounce_class: str) -> None:
+    entry = None
+    for day in range(3):
+        entry = after(entry, Delivered(BOB, NOW + day * DAY), CONFIG)
+        entry = after(entry, bounced(bounce_class, NOW + day * DAY + 60, after_delivery=True), CONFIG)
+    assert entry is not None
+    assert entry.suppressed(NOW + 2 * DAY + 60)
+    assert after(entry, Delivered(BOB, NOW + 3 * DAY), CONFIG) is entry, "a further one proves as little"
+
+
+def test_bounces_told_later_lengthen_the_next_time_although_the_host_took_mail_meanwhile() -> None:
+    first = after(None, bounced(after_delivery=True), CONFIG)
+    assert first is not None
+    assert first.until is not None
+    between = after(first, Delivered(BOB, first.until + 1), CONFIG)
+    second = after(between, bounced(at=first.until + 2, after_delivery=True), CONFIG)
+    assert second is not None
+    assert second.until == first.until + 2 + 60 * DAY
+
+
+def test_a_refusal_or_a_complaint_afterwards_does_not_make_the_host_s_word_good_again() -> None:
+    entry = after(None, bounced("inactive", after_delivery=True), CONFIG)
+    entry = after(entry, bounced("inactive", NOW + 1), CONFIG)
+    assert after(entry, Delivered(BOB, NOW + 2), CONFIG) is entry
+    entry = after(entry, Complained(BOB, NOW + 3, "m2"), CONFIG)
+    ended = NOW + 3 + CONFIG.complaint_days * DAY
+    entry = after(entry, bounced("inactive", ended), CONFIG)
+    assert after(entry, Delivered(BOB, ended + 1), CONFIG) is entry
 
 
 def test_a_complaint_suppresses_for_a_year_and_never_shortens() -> None:

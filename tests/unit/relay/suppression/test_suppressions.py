@@ -12,6 +12,8 @@ import pytest
 
 from malote_relay.config import Suppression
 from malote_relay.metrics import Metrics, Refused
+from malote_relay.store import schema
+from malote_relay.store import suppressions as table
 from malote_relay.store.model import NewMessage, NewRecipient, Outcome, Queued, Result, StoreError
 from malote_relay.store.sqlite import SqliteStore
 from malote_relay.store.suppressions import Entry, Reason
@@ -155,6 +157,19 @@ async def test_what_is_told_is_written_without_being_asked(world: World, eventua
         return await world.list.check(BOB) is not None
 
     await eventually(refused)
+
+
+def test_the_list_of_an_older_release_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    with monkeypatch.context() as older:
+        older.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:6])
+        schema.migrate(connection)
+    connection.execute(
+        "INSERT INTO suppressions VALUES ('bob@dest.example', 'bounce', 1.0, 2.0, 'inactive', '550', 'm1', 0, 1)"
+    )
+    schema.migrate(connection)
+    entry = Entry("bob@dest.example", Reason.BOUNCE, 1.0, 2.0, "inactive", "550", "m1", 0, 1, after_delivery=False)
+    assert table.find(connection, ["bob@dest.example"]) == {"bob@dest.example": entry}
 
 
 async def test_switched_off_it_takes_nothing_in_and_refuses_nobody(world: World) -> None:
