@@ -85,7 +85,8 @@ class SignIn(Struct, frozen=True, kw_only=True):
 
     After `max_failures_per_client`, or so many with one account, within `window` a client's next ones are refused
     unlooked at, until one is forgotten. After `max_failures_per_account` an account is under attack: each client then
-    has one failure with it. None of it holds for a client that has signed in to the account within `remembered_for`.
+    has one failure with it. None of it holds for a client that has signed in to the account within `remembered_for`:
+    it has `max_failures_per_known_client` with the account.
     """
 
     window: Seconds = 600.0
@@ -93,6 +94,7 @@ class SignIn(Struct, frozen=True, kw_only=True):
     max_failures_per_client_and_account: Positive = 5
     max_failures_per_account: Positive = 100
     remembered_for: NotNegative = 7 * 86_400
+    max_failures_per_known_client: Positive = 200
 
 
 class Trace(Struct, frozen=True, kw_only=True):

@@ -9,7 +9,9 @@ taking the relay's time. The damage that a guard itself can do is larger: to loc
   others that come from the same address;
 - an account that has failed too often, from wherever, is under attack: every client then has one failure with it.
   A rightful user, from an address never seen before, gets in at the first try all the same;
-- a client that has signed in to the account within the last days is looked at always, however many fail there.
+- a client that has signed in to the account within the last days is looked at however many others fail there, and
+  however often it failed with other accounts. It has a bound of its own, a high one: behind an address that many
+  share, a load balancer's that names no clients, nobody guesses without end. Only who is there can use it up.
 
 Failures are forgotten one by one, evenly over the window. Names that do not exist are counted like those that do, and
 every refusal reads the same, so that nobody learns which there are.
@@ -65,15 +67,18 @@ class Guard:
         self._of_client = _Failures()
         self._of_account = _Failures()
         self._of_both = _Failures()
+        self._of_known = _Failures()
         self._known: dict[tuple[str, ...], float] = {}
 
     def refuses(self, client: str, username: str, settings: SignIn, now: float) -> bool:
         """Whether this client may not try this account now."""
         account = username[:_MAX_NAME]
         both = (client, account)
+        window = settings.window
         if self._is_known(both, settings, now):
-            return False
-        window, most = settings.window, settings.max_failures_per_client
+            most = settings.max_failures_per_known_client
+            return self._of_known.level(both, most, window, now) > most - 1
+        most = settings.max_failures_per_client
         if self._of_client.level((client,), most, window, now) > most - 1:
             return True
         most = settings.max_failures_per_account
@@ -97,12 +102,15 @@ class Guard:
 
     def _note_failure(self, client: str, username: str, settings: SignIn, now: float) -> float:
         account = username[:_MAX_NAME]
+        both = (client, account)
         window = settings.window
         level = max(
             self._of_client.add((client,), settings.max_failures_per_client, window, now),
             self._of_account.add((account,), settings.max_failures_per_account, window, now),
         )
-        self._of_both.add((client, account), settings.max_failures_per_client_and_account, window, now)
+        self._of_both.add(both, settings.max_failures_per_client_and_account, window, now)
+        if self._is_known(both, settings, now):
+            self._of_known.add(both, settings.max_failures_per_known_client, window, now)
         return float(min(_MAX_DELAY, _FIRST_DELAY * 2.0 ** min(round(level) - 1, 10)))
 
     def succeeded(self, client: str, username: str, now: float) -> None:

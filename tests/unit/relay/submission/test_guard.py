@@ -57,10 +57,10 @@ def test_an_account_under_attack_allows_each_client_one_failure_with_it() -> Non
     assert guard.refuses(HERE, "app", SETTINGS, 2.0)
 
 
-def test_who_has_signed_in_before_is_always_looked_at() -> None:
+def test_who_has_signed_in_before_is_locked_out_neither_by_others_nor_by_a_few_failures() -> None:
     guard = Guard()
     guard.succeeded(HERE, "app", 0.0)
-    for number in range(200):
+    for number in range(199):
         guard.failed(HERE, "app", SETTINGS, 1.0)
         guard.failed(HERE, f"name{number}", SETTINGS, 1.0)
         guard.failed(f"203.0.113.{number}", "app", SETTINGS, 1.0)
@@ -72,14 +72,30 @@ def test_who_has_signed_in_before_is_always_looked_at() -> None:
     assert guard.refuses(HERE, "app", SETTINGS, later)
 
 
+def test_an_address_that_many_share_does_not_guess_without_end_because_one_of_them_signs_in() -> None:
+    guard = Guard()
+    failures = 0
+    for second in range(3600):
+        if second % 60 == 0:
+            guard.succeeded(HERE, "app", float(second))
+        for _ in range(10):
+            if not guard.refuses(HERE, "app", SETTINGS, float(second)):
+                guard.failed(HERE, "app", SETTINGS, float(second))
+                failures += 1
+    assert 200 < failures <= 200 + 3600 / 600 * 200
+    assert not guard.refuses(HERE, "app", SETTINGS, 3610.0), "it ends with the guessing"
+
+
 def test_a_flood_of_names_and_clients_does_not_fill_the_memory() -> None:
     guard = Guard()
     for number in range(MAX_KEPT + 5000):
         guard.failed(f"client{number}", f"name{number}" * 100, SETTINGS, 0.0)
         guard.succeeded(f"client{number}", "app", 0.0)
-    kept = (guard._of_client.kept, guard._of_account.kept, guard._of_both.kept, guard._known)
-    assert all(len(one) <= MAX_KEPT for one in kept)
-    assert all(len(part) <= 256 for one in kept for key in one for part in key)
+        guard.failed(f"client{number}", "app", SETTINGS, 0.0)
+    failures = (guard._of_client, guard._of_account, guard._of_both, guard._of_known)
+    kept = [[*one.kept] for one in failures] + [[*guard._known]]
+    assert all(0 < len(keys) <= MAX_KEPT for keys in kept)
+    assert all(len(part) <= 256 for keys in kept for key in keys for part in key)
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xy"), st.floats(0, 50)), max_size=120))
