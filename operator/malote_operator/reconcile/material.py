@@ -60,10 +60,12 @@ def new_dkim_pair() -> DkimPair:
 
 
 def dkim_pair(private_pem: bytes) -> DkimPair:
-    """The pair of a private key. Raises ValueError if that is no RSA key."""
+    """The pair of a private key. Raises ValueError if that is no RSA key, or one that relays refuse as too short."""
     key = serialization.load_pem_private_key(private_pem, password=None)
     if not isinstance(key, rsa.RSAPrivateKey):
         raise ValueError("not an RSA key")
+    if key.key_size < RSA_BITS:
+        raise ValueError(f"an RSA key of {key.key_size} bits, which is too short")
     der = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     # The selector follows from the key: another key can never be published under an old selector.
     return DkimPair("m" + hashlib.sha256(der).hexdigest()[:12], private_pem, base64.b64encode(der).decode())

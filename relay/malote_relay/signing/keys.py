@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from malote_relay.config import ConfigError
 
-_SHORTEST_RSA: Final = 1024  # RFC 8301 section 3.2; Malote's own keys have 2048
+_SHORTEST_RSA: Final = 2048  # RFC 8301 section 3.2: signers SHOULD; shorter ones are refused here and there
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class SigningKey:
 
 
 def load(selector: str, path: Path) -> SigningKey:
-    """Read a key. Raises ConfigError naming the file and what is wrong with it."""
+    """Read a key. Raises ConfigError naming the file and what is wrong with it, as for an RSA key below 2048 bits."""
     try:
         text = path.read_bytes()
     except OSError as error:
@@ -50,7 +50,10 @@ def load(selector: str, path: Path) -> SigningKey:
         raise ConfigError(f"{path}: this is no private key in PEM form (PKCS #8)") from error
     if isinstance(private, rsa.RSAPrivateKey):
         if private.key_size < _SHORTEST_RSA:
-            raise ConfigError(f"{path}: an RSA key of {private.key_size} bits is too short for DKIM: use 2048")
+            raise ConfigError(
+                f"{path}: the DKIM key of selector {selector} has {private.key_size} bits, too few for RSA: make one "
+                f"of {_SHORTEST_RSA} and publish it under a selector of its own"
+            )
         return SigningKey(selector, private)
     if isinstance(private, ed25519.Ed25519PrivateKey):
         return SigningKey(selector, private)

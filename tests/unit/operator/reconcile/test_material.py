@@ -8,6 +8,8 @@ import hashlib
 import ssl
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from malote_operator.reconcile import material
 from malote_operator.reconcile.material import Certificate
@@ -32,6 +34,14 @@ def test_a_selector_derives_from_the_public_key() -> None:
 def test_an_ec_key_is_no_dkim_key(authority: Certificate) -> None:
     with pytest.raises(ValueError, match="RSA"):
         material.dkim_pair(authority.key)
+
+
+def test_an_rsa_key_that_a_relay_would_refuse_is_no_dkim_key() -> None:
+    short = rsa.generate_private_key(public_exponent=65537, key_size=1024).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    with pytest.raises(ValueError, match="1024 bits"):
+        material.dkim_pair(short)
 
 
 def test_passwords_have_256_bits_and_differ() -> None:

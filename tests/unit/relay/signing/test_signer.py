@@ -236,6 +236,10 @@ async def test_keys_are_loaded_as_the_configuration_names_them(tmp_path: Path) -
         (None, "cannot be read: No such file"),
         (lambda: b"not a key", "no private key in PEM form"),
         (lambda: pem(RSA_KEY, b"secret"), "encrypted"),
+        (
+            lambda: pem(rsa.generate_private_key(public_exponent=65537, key_size=1024)),
+            "of selector m1 has 1024 bits, too few for RSA: make one of 2048",
+        ),
         (lambda: pem(ec.generate_private_key(ec.SECP256R1())), "RSA and Ed25519"),
         (lambda: RSA_KEY.public_key().public_bytes(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo), "no private key"),
