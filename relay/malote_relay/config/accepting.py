@@ -28,7 +28,8 @@ class UnknownSender(enum.StrEnum):
 class SenderVerification(Struct, frozen=True, kw_only=True):
     """The call-out policy and its limits; times in seconds.
 
-    Call-outs leave from `source_address` and greet with `helo_name`; "" means those of delivery.
+    Call-outs leave from `source_address` and greet with `helo_name`; "" means those of delivery. With a SOCKS5 proxy
+    they leave by that, and `source_address` means nothing.
     """
 
     mode: SenderMode = SenderMode.CALLOUT
@@ -93,8 +94,8 @@ class SignIn(Struct, frozen=True, kw_only=True):
     max_failures_per_client: Positive = 20
     max_failures_per_client_and_account: Positive = 5
     max_failures_per_account: Positive = 100
-    remembered_for: NotNegative = 7 * 86_400
     max_failures_per_known_client: Positive = 200
+    remembered_for: NotNegative = 7 * 86_400
 
 
 class Trace(Struct, frozen=True, kw_only=True):

@@ -30,7 +30,9 @@ class SmartHost(Struct, frozen=True, kw_only=True):
 
 
 class Socks5(Struct, frozen=True, kw_only=True):
-    """A SOCKS5 proxy (RFC 1928) that every outgoing connection goes through, by address; no `source_address` then.
+    """A SOCKS5 proxy (RFC 1928) that every outgoing connection goes through, by address, call-outs as well.
+
+    There is no `source_address` then, neither of delivery nor of call-outs: the proxy chooses.
 
     `host` is a name or an address. With a `username` (RFC 1929), `password_file` names a file in `credentials/`.
     While the file cannot be read, mail waits.
