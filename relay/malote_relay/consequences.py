@@ -13,8 +13,9 @@ from malote_relay.suppression.suppressions import Suppressions
 class Told(Protocol):
     """What was told of a recipient after its delivery: by a DSN, or by a complaint (RFC 5965).
 
-    `bounce_class` is one of `delivery/classify.py` ("" for a complaint); `permanent` is false for a bounce that may
-    be over soon. `words` are the remote's. What was `told_before` has been counted, but perhaps not written down.
+    `bounce_class` is one of `delivery/answers/classify.py` ("" for a complaint); `permanent` is false for a bounce
+    that may be over soon. `words` are the remote's. What was `told_before` has been counted, but perhaps not written
+    down.
     """
 
     @property

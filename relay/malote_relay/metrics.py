@@ -1,8 +1,8 @@
 """What a relay counts, under the names in the product's contract (`malote_…`).
 
-Every label has a bounded set of values: an account's name, an enum, a bounce class from `delivery/classify.py`;
-never a sender, a recipient, a host or a message id. One `Metrics` per relay, with a registry of its own, so that
-tests can hold several side by side.
+Every label has a bounded set of values: an account's name, an enum, a bounce class from
+`delivery/answers/classify.py`; never a sender, a recipient, a host or a message id. One `Metrics` per relay, with a
+registry of its own, so that tests can hold several side by side.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from malote_relay.config import AccountPause
 from malote_relay.pausing.window import Tally
 
 COUNTED: Final = frozenset(("bad-mailbox", "bad-domain", "inactive", "policy", "spam-content"))
-"""Bounces that say something about the account's recipients or its mail (classes of `delivery/classify.py`).
+"""Bounces that say something about the account's recipients or its mail (classes of `delivery/answers/classify.py`).
 
 A full mailbox, a host in trouble, a missing SPF record or a listed address of the platform's do not: pausing the
 account would help nobody.

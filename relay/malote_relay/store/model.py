@@ -145,7 +145,8 @@ class Result(enum.StrEnum):
 class Outcome:
     """One attempt's end for one recipient. `reply` is the remote's last words or our own diagnosis.
 
-    `bounce_class` is "" for delivered, else a name from `delivery/classify.py`. `next_attempt_at` only when deferred.
+    `bounce_class` is "" for delivered, else a name from `delivery/answers/classify.py`. `next_attempt_at` only when
+    deferred.
     """
 
     recipient: Queued

@@ -1,7 +1,7 @@
 """Which limits are configured for whom: for every destination, for a provider's, for one that is named. Pure.
 
 A destination is a domain, or a set of MX hosts. What is said of a narrower one holds in place of what is said of a
-wider one, and a provider's own limits (`providers`) lie between.
+wider one, and a provider's own limits (`answers.providers`) lie between.
 """
 
 from __future__ import annotations

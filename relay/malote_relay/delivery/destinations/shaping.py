@@ -1,12 +1,12 @@
 """How fast a destination may be sent to: limits that are configured, and less than these while it asks for less.
 
 What is configured (`shapes`) is an upper bound: connections at a time, messages and recipients a minute (`bucket`).
-Below it the relay feels its way (`Throttle`): a host that answers with a rate limit (`complaint`) is left alone for a
-moment, which doubles when it happens again, and gets half as much afterwards; then a little more with every message
-it takes and every second that passes without a complaint, up to the bound. It is the way of TCP, and of Postfix's
-concurrency feedback: additive increase, multiplicative decrease. Nothing ever falls to zero, and all is forgotten
-after some minutes. A destination that puts everything off, whatever its reason, is left alone like one that is too
-busy.
+Below it the relay feels its way (`Throttle`): a host that answers with a rate limit (`answers.complaint`) is left
+alone for a moment, which doubles when it happens again, and gets half as much afterwards; then a little more with
+every message it takes and every second that passes without a complaint, up to the bound. It is the way of TCP, and of
+Postfix's concurrency feedback: additive increase, multiplicative decrease. Nothing ever falls to zero, and all is
+forgotten after some minutes. A destination that puts everything off, whatever its reason, is left alone like one that
+is too busy.
 
 Pure: time (monotonic seconds) and chance are passed in.
 """

@@ -1,6 +1,7 @@
 """What people read in a notice, by language: what happened, why in plain words, and what to do about it.
 
-Reasons go by bounce class (`classify.CLASSES`); a class without words of its own is told by what the remote said.
+Reasons go by bounce class (`answers.classify.CLASSES`); a class without words of its own is told by what the remote
+said.
 """
 
 from __future__ import annotations

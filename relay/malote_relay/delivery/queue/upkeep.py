@@ -1,9 +1,9 @@
 """What is looked after beside deliveries: that nothing waits for longer than it may, and that something moves.
 
-The age limit holds in every state. Attempts end at it by themselves (`retry.next_attempt` puts the last one there);
-what no attempt ever reaches is found here: mail of a frozen tenant, for a destination that is down or slowed, in a
-line or an overflow that does not move. It fails with the words of its last answer, or of what it waited for, and its
-sender is told like of any failure. While a tenant is frozen, the notification waits with the rest.
+The age limit holds in every state. Attempts end at it by themselves (`answers.retry.next_attempt` puts the last one
+there); what no attempt ever reaches is found here: mail of a frozen tenant, for a destination that is down or slowed,
+in a line or an overflow that does not move. It fails with the words of its last answer, or of what it waited for, and
+its sender is told like of any failure. While a tenant is frozen, the notification waits with the rest.
 
 What is due for a destination that is left alone has no attempt by whose end its sender would hear that it takes
 longer: once it is that late, and nobody was told yet, it gets an entry without one.
