@@ -119,6 +119,7 @@ class Relay:
             observer=self._count,
             alongside=self.consequences.alongside,
             sign=self._sign_notice,
+            sign_again=self._sign_again,
             noticed=self._count_notice,
             return_paths=lambda: self._loaded.return_paths,
             slowed=self._slowed,
@@ -295,6 +296,14 @@ class Relay:
     async def _sign_notice(self, domain: str, content: bytes) -> bytes:
         signer = self._loaded.notice_signer
         return await signer.sign(domain, content) if signer.has_key(domain) else b""
+
+    async def _sign_again(self, domain: str, content: bytes | Path) -> bytes:
+        """Sign what was signed before and had to be changed: by the keys in force, whichever they are now."""
+        for signer in (self._loaded.signer, self._loaded.notice_signer):
+            if signer.has_key(domain):
+                return await signer.sign(domain, content)
+        _log.warning("a converted message goes unsigned: its domain has no key any more", domain=domain)
+        return b""
 
     def _slowed(self, provider: str) -> None:
         self.metrics.slowdowns.labels(provider or "other").inc()

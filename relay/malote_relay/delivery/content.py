@@ -34,11 +34,17 @@ class Stuffer:
 
 
 class Content:
-    """One message's content for any number of transactions."""
+    """One message's content for any number of transactions: `head`, and then what is in `source`."""
 
-    def __init__(self, source: bytes | StoredFile):
+    def __init__(self, source: bytes | StoredFile, head: bytes = b""):
         self._source = source
+        self._head = head
         self._stuffed: bytes | None = None
+
+    @property
+    def source(self) -> bytes | StoredFile:
+        """Where it comes from."""
+        return self._source
 
     def headers(self) -> bytes:
         """The header section with its line ends, without the empty line; reads from disk when it is a file."""
@@ -47,13 +53,13 @@ class Content:
         else:
             with self._source.path.open("rb") as file:
                 head = file.read(_HEADER_LIMIT)
-        return (b"\r\n" + head).partition(b"\r\n\r\n")[0].removeprefix(b"\r\n") + b"\r\n"
+        return (b"\r\n" + self._head + head).partition(b"\r\n\r\n")[0].removeprefix(b"\r\n") + b"\r\n"
 
     def whole(self) -> bytes | None:
         """Everything to send after 354, when that is small enough to be one write; else None: use `blocks`."""
         if self._stuffed is None and isinstance(self._source, bytes) and len(self._source) <= BLOCK:
             stuffer = Stuffer()
-            self._stuffed = stuffer.feed(self._source) + stuffer.end()
+            self._stuffed = stuffer.feed(self._head + self._source) + stuffer.end()
         return self._stuffed
 
     async def blocks(self) -> AsyncIterator[bytes]:
@@ -62,6 +68,8 @@ class Content:
         And Damaged in place of the last piece, which has the final dot, when what was read is not what was accepted.
         """
         stuffer = Stuffer()
+        if self._head:
+            yield stuffer.feed(self._head)
         if isinstance(self._source, bytes):
             for block in _cut(self._source):
                 yield stuffer.feed(block)

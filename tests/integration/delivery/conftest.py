@@ -18,6 +18,7 @@ from malote_dev.mailworld.mx import SinkMx
 from malote_dev.mailworld.web import Page, WebServer
 from malote_relay import config
 from malote_relay.config import Notices, OutgoingTls
+from malote_relay.delivery.conversion.converter import SignAgain
 from malote_relay.delivery.notices.notifier import Sign, unsigned
 from malote_relay.delivery.peer import Timeouts
 from malote_relay.delivery.queue.lanes import Bounds
@@ -120,6 +121,7 @@ class World:
         bounds: Bounds | None = None,
         timeouts: Timeouts | None = None,
         sign: Sign = unsigned,
+        sign_again: SignAgain = unsigned,
         notices: Notices | None = None,
         credentials: Mapping[str, str] | None = None,
         observer: Callable[[Outcome], None] = lambda outcome: None,
@@ -143,6 +145,7 @@ class World:
             alongside=alongside,
             lost=lost,
             sign=sign,
+            sign_again=sign_again,
             noticed=lambda kind, sent: self.noticed.append((kind.value, sent)),
             rng=random.Random(1),
             bounds=bounds,

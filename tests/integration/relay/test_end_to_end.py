@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import email
 import sqlite3
 import zlib
 from typing import Any
@@ -35,6 +36,23 @@ async def test_a_large_message_arrives_whole_and_signed(relay: Any, world: Any, 
     assert sent.accepted, sent
     [arrived] = await world.mx.wait_for(1)
     assert arrived.content.partition(b"\r\n\r\n")[2] == text.encode() + b"\r\n"
+    verdict = await verify(arrived.content, arrived.peer, arrived.helo, arrived.mail_from, world.dns)
+    assert verdict.all_pass, verdict
+    assert not list(relay.site.spool.joinpath("incoming").iterdir())
+
+
+@pytest.mark.parametrize("lines", [1, 20_000])
+async def test_a_host_that_takes_seven_bits_gets_them_signed_and_whole(
+    relay: Any, world: Any, compose: Any, lines: int
+) -> None:
+    world.mx.lacking = ["8BITMIME"]
+    text = "Olá, são só umas linhas com acentos.\r\n" * lines
+    assert (await relay.send(compose(text))).accepted
+    [arrived] = await world.mx.wait_for(1)
+    assert arrived.content.isascii()
+    parsed = email.message_from_bytes(arrived.content)
+    assert parsed.get_payload(decode=True) == text.encode() + b"\r\n"
+    assert parsed.get_content_charset() == "utf-8"
     verdict = await verify(arrived.content, arrived.peer, arrived.helo, arrived.mail_from, world.dns)
     assert verdict.all_pass, verdict
     assert not list(relay.site.spool.joinpath("incoming").iterdir())

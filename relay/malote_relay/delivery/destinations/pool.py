@@ -248,6 +248,10 @@ class Pool:
         self._sessions.keep(session, self._room.limits.idle_seconds)
         self._grant()
 
+    def peers(self, route: Route) -> Sequence[Peer]:
+        """The addresses of the route's hosts, in the order in which they would be tried."""
+        return self._dialler.peers(route)
+
     async def elsewhere(self, session: Session, route: Route, passed: Collection[Peer]) -> Session | None:
         """Exchange a session for one with another host of the route, none of `passed`: this host has trouble.
 

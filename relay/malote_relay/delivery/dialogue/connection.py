@@ -13,7 +13,14 @@ import dataclasses
 
 from malote_relay.delivery.content import Content
 from malote_relay.delivery.dialogue.envelope import Envelope
-from malote_relay.delivery.dialogue.fitness import FORBIDDEN, FORBIDDEN_REPLY, unfit, unfit_recipient
+from malote_relay.delivery.dialogue.fitness import (
+    FORBIDDEN,
+    FORBIDDEN_REPLY,
+    in_seven_bits,
+    lacking,
+    unfit,
+    unfit_recipient,
+)
 from malote_relay.delivery.dialogue.login import sign_in
 from malote_relay.delivery.dialogue.wire import SessionFailed, Wire
 from malote_relay.delivery.parameters import mail_parameters, rcpt_parameters
@@ -57,6 +64,14 @@ class Session:
     def notifies(self) -> bool:
         """Whether the remote takes over the notifying of senders (DSN, RFC 3461)."""
         return "DSN" in self._extensions
+
+    def lacks(self, envelope: Envelope) -> str:
+        """The extension that the message needs and the remote does not offer; "" for none."""
+        return lacking(envelope, self._extensions)
+
+    def wants_seven_bits(self, envelope: Envelope) -> bool:
+        """Whether all that stands in the way is that the message is not in 7 bits."""
+        return in_seven_bits(envelope, self._extensions, self.peer)
 
     @property
     def local_address(self) -> str:

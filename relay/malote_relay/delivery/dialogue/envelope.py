@@ -38,6 +38,13 @@ class Envelope:
             dsn=[dataclasses.replace(dsn, orcpt=dsn.orcpt or original_recipient(one)) for one, dsn in asked],
         )
 
+    def needs_utf8(self) -> bool:
+        """Whether an address or a header field of it is not ASCII: what SMTPUTF8 is for (RFC 6531 section 3.4).
+
+        Reads from disk when the content is a file.
+        """
+        return not "".join((self.reverse_path, *self.recipients)).isascii() or not self.content.headers().isascii()
+
     def part(self, places: Sequence[int]) -> Envelope:
         """The same for some of its recipients."""
         return dataclasses.replace(

@@ -6,6 +6,7 @@ has its class here, and no rule about replies looks at it.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 
@@ -30,14 +31,33 @@ def unfit(envelope: Envelope, extensions: Extensions, peer: Peer) -> Failure | N
             return _takes_no_utf8(peer, "addresses")
         if not envelope.content.headers().isascii():
             return _takes_no_utf8(peer, "headers", 554)
-    if envelope.eight_bit and "8BITMIME" not in extensions:
-        # RFC 6152 section 3: converting would break the DKIM signature.
-        words = f"554 5.6.3 {peer} takes no 8-bit content, and conversion would break its signature"
-        return _final(words, "protocol")
     limit = extensions.get("SIZE", "")
     if limit.isdigit() and 0 < int(limit) < envelope.size:
         return _final(f"552 5.3.4 {peer} takes {limit} octets at most, the message has {envelope.size}", "too-big")
+    if envelope.eight_bit and "8BITMIME" not in extensions:
+        return _final(f"554 5.6.3 {peer} takes no 8-bit content", "protocol")
     return None
+
+
+def lacking(envelope: Envelope, extensions: Extensions) -> str:
+    """The extension that this server would have to offer for the message as it is and does not; "" for none."""
+    if envelope.smtputf8 and "SMTPUTF8" not in extensions and envelope.in_ascii().needs_utf8():
+        return "SMTPUTF8"
+    return "8BITMIME" if envelope.eight_bit and "8BITMIME" not in extensions else ""
+
+
+def in_seven_bits(envelope: Envelope, extensions: Extensions, peer: Peer) -> bool:
+    """Whether this server would take the message once it is converted to 7 bits (RFC 6152 section 3)."""
+    if not envelope.eight_bit or "8BITMIME" in extensions:
+        return False
+    if envelope.smtputf8 and "SMTPUTF8" not in extensions:
+        envelope = envelope.in_ascii()
+    return unfit(dataclasses.replace(envelope, eight_bit=False), extensions, peer) is None
+
+
+def unconvertible(peer: Peer, why: str) -> Failure:
+    """The refusal of a message that this server takes in 7 bits only, and that has no such form."""
+    return _final(f"554 5.6.3 {peer} takes no 8-bit content, and the message cannot be converted: {why}", "protocol")
 
 
 def unfit_recipient(recipient: str, extensions: Extensions, peer: Peer) -> Failure | None:

@@ -30,7 +30,7 @@ Sign = Callable[[str, bytes], Awaitable[bytes]]
 """Given a domain and a message, the header fields to put in front of it: none where there is no key."""
 
 
-async def unsigned(domain: str, content: bytes) -> bytes:
+async def unsigned(domain: str, content: bytes | Path) -> bytes:
     """No signature."""
     return b""
 

@@ -20,6 +20,7 @@ from malote_relay.delivery.dialogue.connection import Session
 from malote_relay.delivery.dialogue.envelope import Envelope
 from malote_relay.delivery.dialogue.wire import SessionFailed
 from malote_relay.delivery.peer import Peer
+from malote_relay.delivery.queue.negotiation import Negotiation
 from malote_relay.delivery.reply import Answer, Failure, Reply
 from malote_relay.delivery.route import Names, Policy, Route, Unroutable, route
 
@@ -180,6 +181,7 @@ async def attempt(
     count: int,
     router: Router,
     pool: Pool,
+    negotiation: Negotiation,
     envelope: Callable[[], Awaitable[Envelope]],
     ended: Callable[[Mapping[int, Attempted]], None],
     *,
@@ -193,7 +195,7 @@ async def attempt(
     transaction, so that what follows cannot undo them; of the rest at the end. What is final is told even when this
     raises or is cancelled; the others have then not ended. Raises Held when it is not the destination's time; who was
     not tried has then not ended, and nothing counts as an attempt. `lax`: see `Router.route`. Once `stopped`, no
-    other transaction is begun: who is left has not ended.
+    other transaction is begun: who is left has not ended. Raises NotNow too, when the relay itself stands in the way.
     """
     try:
         way = await router.route(domain, lax=lax)
@@ -207,7 +209,7 @@ async def attempt(
         return ended(dict.fromkeys(range(count), Attempted(failed.failure, failed.host)))
     ends: dict[int, Attempted] = {}
     try:
-        await _transactions(way, session, count, most, router, pool, envelope, ends, ended, stopped)
+        await _transactions(way, session, count, most, router, pool, negotiation, envelope, ends, ended, stopped)
     except Held:
         ended(ends)
         raise
@@ -224,6 +226,7 @@ async def _transactions(
     most: int,
     router: Router,
     pool: Pool,
+    negotiation: Negotiation,
     envelope: Callable[[], Awaitable[Envelope]],
     ends: dict[int, Attempted],
     ended: Callable[[Mapping[int, Attempted]], None],
@@ -242,7 +245,20 @@ async def _transactions(
         turn, later = pending[:most], pending[most:]
         try:
             whole = whole or await envelope()
-            answers = await session.deliver(whole if len(turn) == count else whole.part(turn))
+        except BaseException:
+            pool.release(session)
+            raise
+        try:
+            session = await negotiation.host(session, way, pool, whole, passed, len(turn))
+        except SessionFailed as failed:
+            ends |= dict.fromkeys(pending, Attempted(failed.failure, failed.host))
+            return
+        except Held:
+            for place in pending:
+                ends.pop(place, None)
+            raise
+        try:
+            answers = await negotiation.deliver(session, whole if len(turn) == count else whole.part(turn))
         except BaseException:
             pool.release(session)
             raise

@@ -20,11 +20,13 @@ from malote_relay.config import Delivery
 from malote_relay.delivery.answers.outcome import outcome
 from malote_relay.delivery.answers.retry import Schedule
 from malote_relay.delivery.content import Content
+from malote_relay.delivery.conversion.converter import NotNow
 from malote_relay.delivery.destinations.destination import Held
 from malote_relay.delivery.destinations.pool import Pool
 from malote_relay.delivery.dialogue.envelope import Envelope
 from malote_relay.delivery.parameters import to_return_path
 from malote_relay.delivery.queue.attempt import Attempted, Router, attempt
+from malote_relay.delivery.queue.negotiation import Convert, Negotiation, Vain
 from malote_relay.delivery.queue.waiting import Stage
 from malote_relay.delivery.reply import Failure
 from malote_relay.delivery.tls.reporter import is_report
@@ -80,7 +82,7 @@ class Jobs:
 
     `ended` gets the outcomes to write down; `put_back` those who wait in the store again, and with them why their
     destination is left alone, where that is the reason; `lost` how many fail because a content is damaged or gone.
-    `clock` gives epoch seconds.
+    `convert` gives a message in 7 bits. `clock` gives epoch seconds.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Jobs:
         *,
         clock: Callable[[], float],
         return_paths: Current,
+        convert: Convert,
         ended: Callable[[Sequence[Outcome]], None],
         put_back: Callable[[Job, Held | None], None],
         lost: Callable[[int], None],
@@ -106,6 +109,8 @@ class Jobs:
         self._pool = pool
         self._clock = clock
         self._return_paths = return_paths
+        self._convert = convert
+        self._vain = Vain()
         self._record = ended
         self._put_back = put_back
         self._lost = lost
@@ -192,7 +197,7 @@ class Jobs:
                     reverse_path, first.message_id, first.address, first.received_at
                 )
                 replaced = reverse_path != first.reverse_path
-            return Envelope(
+            made = Envelope(
                 reverse_path=reverse_path,
                 recipients=[one.address for one in recipients],
                 content=content,
@@ -201,6 +206,9 @@ class Jobs:
                 smtputf8=first.smtputf8,
                 dsn=[to_return_path(one.dsn) if replaced else one.dsn for one in recipients],
             )
+            if made.smtputf8 and not await asyncio.to_thread(made.needs_utf8):
+                return replace(made, smtputf8=False)  # another domain's recipient was the one that needed it
+            return made
 
         def ended(ends: Mapping[int, Attempted]) -> None:
             if replaced:
@@ -209,12 +217,14 @@ class Jobs:
             done = {recipients[place].id for place in ends}
             job.recipients = [one for one in job.recipients if one.id not in done]
 
+        negotiation = Negotiation(self._convert, self._vain)
         try:
             await attempt(
                 job.domain,
                 len(recipients),
                 self._router,
                 self._pool,
+                negotiation,
                 envelope,
                 ended,
                 lax=is_report(first),
@@ -230,10 +240,15 @@ class Jobs:
             self._lost(len(job.recipients))
             words = "554 5.3.0 the message's content was damaged or lost in the relay"
             failure = Failure(words, "other", permanent=True)
+        except NotNow as error:
+            _log.warning("a message must wait", message=first.message_id, why=str(error))
+            failure = Failure(f"451 4.3.1 {error}", "other")
         except Exception as error:
             _log.exception("an attempt failed unexpectedly", message=first.message_id, domain=job.domain)
             words = f"451 4.3.0 internal error of the relay ({type(error).__name__}); it will be tried again"
             failure = Failure(words, "other")
+        finally:
+            negotiation.close()
         self._end([(one, Attempted(failure)) for one in job.recipients])
 
     async def _set_aside(self, message: str, what: str) -> None:

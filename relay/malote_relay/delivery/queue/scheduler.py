@@ -23,6 +23,7 @@ import structlog
 
 from malote_relay.config import RelayConfig
 from malote_relay.delivery.content import Content
+from malote_relay.delivery.conversion.converter import Converter, SignAgain
 from malote_relay.delivery.destinations.destination import DestinationState, Held
 from malote_relay.delivery.destinations.pool import Pool
 from malote_relay.delivery.destinations.room import Limits
@@ -66,9 +67,9 @@ class Scheduler:
     `tables` is the store's database, where what is known of domains' TLS is kept. `clock` gives epoch seconds (the
     relay's clock); `observer` hears of every outcome of accepted mail once it is written down, and `alongside` says
     what is to be written with it; neither hears of the relay's own notifications and reports. Those are signed by
-    `sign`, and `noticed` hears of each notice: what it tells, and whether it was sent or left out. `return_paths`
-    gives those in force; `lost` hears how many recipients fail for a damaged content; `credentials` are the passwords
-    that the configuration names, by their files' names.
+    `sign`, what had to be converted by `sign_again`; `noticed` hears of each notice: what it tells, and whether it
+    was sent or left out. `return_paths` gives those in force; `lost` hears how many recipients fail for a damaged
+    content; `credentials` are the passwords that the configuration names, by their files' names.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Scheduler:
         observer: Callable[[Outcome], None] | None = None,
         alongside: Consequence = no_consequence,
         sign: Sign = unsigned,
+        sign_again: SignAgain = unsigned,
         noticed: Callable[[Kind, bool], None] = lambda kind, sent: None,
         return_paths: Current = lambda: NONE,
         slowed: Callable[[str], None] = lambda provider: None,
@@ -119,6 +121,7 @@ class Scheduler:
             config.delivery,
             clock=clock,
             return_paths=return_paths,
+            convert=Converter(store.incoming, sign_again, lambda: self._config.limits.min_free_bytes).convert,
             ended=self._recorder.add,
             put_back=self._put_back,
             lost=lost,

@@ -73,3 +73,12 @@ def test_headers_end_at_the_first_empty_line(tmp_path: Path) -> None:
     path.write_bytes(text)
     assert Content(text).headers() == Content(StoredFile(path)).headers() == b"From: a@x.example\r\nSubject: b\r\n"
     assert Content(b"\r\nbody\r\n").headers() == b"\r\n"
+
+
+async def test_what_is_put_in_front_of_a_file_is_sent_like_one_message(tmp_path: Path) -> None:
+    path = tmp_path / "content"
+    path.write_bytes(b"Subject: b\r\n\r\n.body\r\n")
+    whole = Content(b"X: y\r\nSubject: b\r\n\r\n.body\r\n")
+    assert b"".join([block async for block in Content(StoredFile(path), b"X: y\r\n").blocks()]) == whole.whole()
+    assert Content(b"Subject: b\r\n\r\n.body\r\n", b"X: y\r\n").whole() == whole.whole()
+    assert Content(StoredFile(path), b"X: y\r\n").headers() == whole.headers() == b"X: y\r\nSubject: b\r\n"
