@@ -21,7 +21,7 @@ MAX_RECIPIENTS = 100
 """Recipients that are read of one report."""
 
 _REPORTS = ("message/delivery-status", "message/global-delivery-status")
-_STATUS = re.compile(r"(?<![\d.])([245])\.(\d{1,3})\.(\d{1,3})(?![\d.])")
+_STATUS = re.compile(r"(?<![0-9.])([245])\.([0-9]{1,3})\.([0-9]{1,3})(?![0-9.])")
 _TAG = re.compile(r"<[^>]{0,1000}>")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 

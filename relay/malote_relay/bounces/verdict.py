@@ -9,7 +9,7 @@ from malote_relay.bounces.dsn import Action, Dsn
 from malote_relay.delivery.answers.classify import classify
 from malote_relay.delivery.reply import Reply
 
-_REPLY = re.compile(r"(?<![\d.])([45][0-5]\d)[ -]+(?:#?([45]\.\d{1,3}\.\d{1,3}) ?)?")
+_REPLY = re.compile(r"(?<![0-9.])([45][0-5][0-9])[ -]+(?:#?([45]\.[0-9]{1,3}\.[0-9]{1,3}) ?)?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ MAX_STORED = 1000
 """Characters of a reply that are kept for reports."""
 
 _LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
-_ENHANCED = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?=\s|$)")
+_ENHANCED = re.compile(r"([245])\.([0-9]{1,3})\.([0-9]{1,3})(?=\s|$)")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
@@ -126,6 +126,7 @@ class Failure:
 
     `stale` means that a kept connection turned out to be gone before anything was answered: try another at once.
     `said` are the remote's own words, where it is a reply after all: one that was no answer to a transaction.
+    `lacking`: only because this host does not offer an extension, which another host of the domain may.
     """
 
     words: str
@@ -133,6 +134,7 @@ class Failure:
     permanent: bool = False
     stale: bool = False
     said: str = ""
+    lacking: bool = False
 
 
 Answer = Reply | Failure

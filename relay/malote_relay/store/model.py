@@ -220,7 +220,7 @@ class Alongside(Protocol):
     """
 
     def write(self, connection: sqlite3.Connection) -> None:
-        """Write it, inside the transaction; in another thread. May be called again after a full disk."""
+        """Write it, inside the transaction; in another thread. Called again where that had to be begun anew."""
         ...
 
     def written(self, error: Exception | None) -> None:

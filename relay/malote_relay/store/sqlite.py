@@ -24,6 +24,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import structlog
+
 from malote_relay.store import contents, recovery, salvage, schema, transactions
 from malote_relay.store.contents import Damaged, StoredFile
 from malote_relay.store.layout import Layout
@@ -49,6 +51,8 @@ _LOCK_SECONDS: Final = 10.0
 _FILE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 T = TypeVar("T")
+
+_log = structlog.get_logger("malote.store")
 
 
 class SqliteStore:
@@ -149,7 +153,10 @@ class SqliteStore:
         for notice in notices:
             self._remember(notice)
         if alongside is not None:
-            alongside.written(recorded.trouble)
+            try:
+                alongside.written(recorded.trouble)
+            except Exception:  # it is committed: to raise would have it written, and told of, once more
+                _log.exception("what was written alongside could not be noted")
         return recorded.queued
 
     async def respread(self, plan: Respread) -> None:

@@ -23,7 +23,7 @@ A message's way in, one file a station::
 The decisions are pure functions, tested without a socket. What cannot be understood without doubt is refused:
 a relay that guesses can be made to sign what its tenant never wrote.
 
-A connection's protocol is aiosmtpd's `SMTP`. Its are the life of a connection with its reader, writer and timer, the
+A connection's protocol is aiosmtpd's `SMTP`. Its are the life of a connection with its writer, the
 session that STARTTLS forgets, the table of commands, EHLO, HELO, NOOP, RSET, and AUTH with LOGIN. Overridden is what
 it does otherwise than this relay must: only CRLF ends a line, there is no wait without an end, every reply has an
 enhanced status code, replies to pipelined commands leave together, MAIL and RCPT are parsed strictly and cheaply,

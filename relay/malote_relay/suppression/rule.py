@@ -74,6 +74,8 @@ def _after_bounce(entry: Entry | None, bounce: Bounced, config: Suppression) -> 
     needed = bounces_needed(bounce.bounce_class, config)
     if needed == 0 or (entry is not None and entry.suppressed(bounce.at)):
         return entry  # what else was queued when it entered does not count again
+    if entry is not None and bounce.after_delivery and entry.message == bounce.message:
+        return entry  # the same report, brought again
     counted = entry.bounces + 1 if entry is not None else 1
     times = entry.times if entry is not None else 0
     after_delivery = bounce.after_delivery or (entry is not None and entry.after_delivery)

@@ -12,7 +12,7 @@ from malote_relay.bounces.original import MAX_HEADER, header
 from malote_relay.bounces.verdict import verdict
 
 _LINE = re.compile(rb"(?:[!-9;-~]+:|[\t ])[^\x00-\x08\x0a-\x1f\x7f]{0,900}")
-_STATUS = re.compile(r"(?:[245]\.\d{1,3}\.\d{1,3})?\Z")
+_STATUS = re.compile(r"(?:[245]\.[0-9]{1,3}\.[0-9]{1,3})?\Z")
 
 
 def check(data: bytes) -> None:

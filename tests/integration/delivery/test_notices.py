@@ -79,6 +79,35 @@ async def test_what_becomes_of_a_report_is_reported_to_nobody_and_counted_nowher
     assert await world.store.due(world.clock() + 1e6, 10) == []
 
 
+async def test_a_host_that_writes_its_code_in_other_digits_is_reported_all_the_same(world: Any) -> None:
+    mx = await world.domain("shop.example")
+    home = await world.domain("acme.example")
+    mx.behaviour = Behaviour(action=Action.REFUSE, reply="550 5.\u0661.\u0661 no such user")
+    await world.start()
+    await world.send("bia@shop.example")
+    _, (_, group), _ = read((await home.wait_for(1))[0])
+    assert group["Status"] == "5.0.0"
+
+
+async def test_a_report_that_cannot_be_written_keeps_nobody_waiting(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mx = await world.domain("shop.example")
+    mx.behaviour = Behaviour(action=Action.REFUSE)
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise UnicodeEncodeError("ascii", "\u0661", 0, 1, "not in range")
+
+    monkeypatch.setattr("malote_relay.delivery.notices.notifier.notice", broken)
+    await world.start()
+    await world.send("bia@shop.example")
+    await settled(world, 1)
+    mx.behaviour = Behaviour()
+    await world.send("rui@shop.example")
+    await settled(world, 2)
+    assert [one.result for one in world.outcomes] == [Result.FAILED, Result.DELIVERED]
+
+
 async def test_reports_come_from_the_name_that_the_world_knows_the_relay_by(world: Any) -> None:
     mx = await world.domain("shop.example")
     home = await world.domain("acme.example")

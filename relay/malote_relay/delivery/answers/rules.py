@@ -33,8 +33,8 @@ _PHRASE = re.compile(r"(?:[^\W_A-Z]|[ ()|]|(?<=\w)\*|(?<=[ (])\*(?= ))+")
 _GROUP = re.compile(r"\([^()]*\)")
 _BEGUN = re.compile(r"(?<=\w)\*")
 _BEGINNING = 3
-_ENHANCED = re.compile(r"\d{1,3}\.\d{1,3}|")
-_IN_TEXT = re.compile(r"#([45])\.(\d{1,3}\.\d{1,3})\b")
+_ENHANCED = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}|")
+_IN_TEXT = re.compile(r"#([45])\.([0-9]{1,3}\.[0-9]{1,3})\b")
 
 
 class BadRules(ValueError):

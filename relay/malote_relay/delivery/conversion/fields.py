@@ -13,7 +13,7 @@ ENCODING: Final = b"content-transfer-encoding"
 
 FIELD: Final = re.compile(rb"([!-9;-~]+)[ \t]*:")
 _TYPE: Final = re.compile(rb"\s*([!#$&+\-.^_A-Za-z0-9]+)/([!#$&+\-.^_A-Za-z0-9]+)\s*(?:[;(]|$)")
-_BOUNDARY: Final = re.compile(rb';\s*boundary\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;"]+))', re.IGNORECASE | re.DOTALL)
+_PARAMETER: Final = re.compile(rb';\s*([^\s;="]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;"]+))', re.DOTALL)
 _QUOTED_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _QUOTED_PAIR: Final = re.compile(rb"\\(.)", re.DOTALL)
 _WORD: Final = re.compile(rb"\s*([^\s;()]*)")
@@ -126,12 +126,13 @@ def _seal(found: Entity, why: str) -> None:
 
 
 def boundary(content_type: bytes) -> bytes:
-    """The parameter boundary (RFC 2046 section 5.1.1); empty where there is none."""
-    for found in _BOUNDARY.finditer(content_type):
-        before = _QUOTED_STRING.sub(b"", content_type[: found.start()])
-        if b'"' in before:
-            continue  # it stands in a quoted string
-        return (_QUOTED_PAIR.sub(rb"\1", found[1]) if found[1] is not None else found[2]).rstrip(b" \t")
+    """The parameter boundary (RFC 2046 section 5.1.1); empty where there is none, or a quoted string has no end."""
+    if b'"' in _QUOTED_STRING.sub(b"", content_type):
+        return b""
+    for found in _PARAMETER.finditer(content_type):
+        if found[1].lower() == b"boundary":
+            quoted, plain = found[2], found[3]
+            return (_QUOTED_PAIR.sub(rb"\1", quoted) if quoted is not None else plain).rstrip(b" \t")
     return b""
 
 

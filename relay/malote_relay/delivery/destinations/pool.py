@@ -91,6 +91,8 @@ class Pool:
         """Other limits, and another identity for new sessions; kept ones of the old identity are closed."""
         if identity != self._identity:
             self.close_idle()
+            for destination in self._destinations:
+                destination.down, destination.downs = None, 0  # it may have been ours: a password, a proxy
         self._identity, self._room.limits = identity, limits
         self._dialler.identity = identity
         self._destinations.appears_as = identity.appears_as

@@ -32,10 +32,10 @@ def unfit(envelope: Envelope, extensions: Extensions, peer: Peer) -> Failure | N
         if not envelope.content.headers().isascii():
             return _takes_no_utf8(peer, "headers", 554)
     limit = extensions.get("SIZE", "")
-    if limit.isdigit() and 0 < int(limit) < envelope.size:
+    if limit.isascii() and limit.isdigit() and 0 < int(limit) < envelope.size:
         return _final(f"552 5.3.4 {peer} takes {limit} octets at most, the message has {envelope.size}", "too-big")
     if envelope.eight_bit and "8BITMIME" not in extensions:
-        return _final(f"554 5.6.3 {peer} takes no 8-bit content", "protocol")
+        return _lacking(f"554 5.6.3 {peer} takes no 8-bit content")
     return None
 
 
@@ -57,7 +57,7 @@ def in_seven_bits(envelope: Envelope, extensions: Extensions, peer: Peer) -> boo
 
 def unconvertible(peer: Peer, why: str) -> Failure:
     """The refusal of a message that this server takes in 7 bits only, and that has no such form."""
-    return _final(f"554 5.6.3 {peer} takes no 8-bit content, and the message cannot be converted: {why}", "protocol")
+    return _lacking(f"554 5.6.3 {peer} takes no 8-bit content, and the message cannot be converted: {why}")
 
 
 def unfit_recipient(recipient: str, extensions: Extensions, peer: Peer) -> Failure | None:
@@ -70,7 +70,11 @@ def unfit_recipient(recipient: str, extensions: Extensions, peer: Peer) -> Failu
 
 
 def _takes_no_utf8(peer: Peer, what: str, code: int = 553) -> Failure:
-    return _final(f"{code} 5.6.7 {peer} takes no internationalised {what} (SMTPUTF8)", "protocol")
+    return _lacking(f"{code} 5.6.7 {peer} takes no internationalised {what} (SMTPUTF8)")
+
+
+def _lacking(words: str) -> Failure:
+    return Failure(words, "protocol", permanent=True, lacking=True)
 
 
 def _final(words: str, bounce_class: str) -> Failure:

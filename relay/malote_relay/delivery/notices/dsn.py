@@ -37,7 +37,7 @@ _LONGEST = 900
 
 _QUOTED = "Content-Transfer-Encoding: quoted-printable"
 _OUTSIDE_ASCII = re.compile(r"[^\x20-\x7e]")
-_FAILURE = re.compile(r"[45]\.\d{1,3}\.\d{1,3}")
+_FAILURE = re.compile(r"[45]\.[0-9]{1,3}\.[0-9]{1,3}")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 

@@ -89,8 +89,17 @@ class Notifier:
             self.kept([told], [await self._store.enqueue(told)])
 
     async def made(self, notices: Sequence[Due]) -> Sequence[NewMessage]:
-        """The notices, signed, to be kept with the ends that they tell of."""
-        return await asyncio.gather(*(self._made(one) for one in notices)) if notices else ()
+        """The notices, signed, to be kept with the ends that they tell of; without those that cannot be written."""
+        if not notices:
+            return ()
+        made = await asyncio.gather(*(self._made(one) for one in notices), return_exceptions=True)
+        for one, told in zip(notices, made, strict=True):
+            if isinstance(told, asyncio.CancelledError):
+                raise told
+            if isinstance(told, BaseException):  # the ends of others wait behind this notice
+                message = one.outcomes[0].recipient.message_id
+                _log.error("a notice could not be written and is left out", message=message, exc_info=told)
+        return [told for told in made if isinstance(told, NewMessage)]
 
     def kept(self, notices: Sequence[NewMessage], queued: Sequence[Sequence[Queued]]) -> None:
         """They are on disk: take them for delivery."""

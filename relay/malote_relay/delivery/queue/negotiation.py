@@ -21,7 +21,7 @@ from malote_relay.delivery.dialogue.envelope import Envelope
 from malote_relay.delivery.dialogue.fitness import unconvertible
 from malote_relay.delivery.dialogue.wire import SessionFailed
 from malote_relay.delivery.peer import Peer
-from malote_relay.delivery.reply import Answer
+from malote_relay.delivery.reply import Answer, Failure
 from malote_relay.delivery.route import Route
 from malote_relay.store.contents import StoredFile
 
@@ -44,17 +44,18 @@ class Vain:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._until: dict[tuple[str, str], float] = {}
+        self._found: dict[tuple[str, str], tuple[float, bool]] = {}
 
-    def known(self, route: Route, extension: str) -> bool:
-        """Whether it is not worth asking the route's other hosts for this extension."""
-        return self._until.get((route.destination, extension), 0.0) > self._clock()
+    def known(self, route: Route, extension: str) -> bool | None:
+        """Whether all of the route's hosts were asked for this extension in vain; None: ask them."""
+        until, all_asked = self._found.get((route.destination, extension), (0.0, False))
+        return all_asked if until > self._clock() else None
 
-    def add(self, route: Route, extension: str) -> None:
+    def add(self, route: Route, extension: str, *, all_asked: bool) -> None:
         """None of the route's hosts offers it, as far as they could be asked."""
-        if len(self._until) >= _MAX_KEPT:
-            self._until.clear()
-        self._until[route.destination, extension] = self._clock() + VAIN_SECONDS
+        if len(self._found) >= _MAX_KEPT:
+            self._found.clear()
+        self._found[route.destination, extension] = self._clock() + VAIN_SECONDS, all_asked
 
 
 class Negotiation:
@@ -64,6 +65,7 @@ class Negotiation:
         self._convert = convert
         self._vain = vain
         self._asked: list[Peer] = []
+        self._all_asked = True
         self._converted: Converted | Unconvertible | None = None
 
     async def host(
@@ -85,36 +87,49 @@ class Negotiation:
             except BaseException:
                 pool.release(session)
                 raise
-            if not extension or self._vain.known(route, extension):
+            if not extension:
+                return session
+            if (known_vain := self._vain.known(route, extension)) is not None:
+                self._all_asked = known_vain
                 return session
             self._asked.append(session.peer)
             names = {one.name for one in self._asked}
             peers = pool.peers(route)
             known = [*passed, *self._asked, *(one for one in peers if one.name in names)]
             if len(self._asked) >= MAX_ASKED or all(one in known for one in peers):
+                self._all_asked = not passed
                 if not passed:
-                    self._vain.add(route, extension)
+                    self._vain.add(route, extension, all_asked=True)
                 return session
             other: Session | None = None
             try:
                 other = await pool.elsewhere(session, route, known)
             except SessionFailed:
-                self._vain.add(route, extension)  # what cannot be reached offers nothing
+                self._vain.add(route, extension, all_asked=False)
             session = other or await pool.acquire(route, recipients=recipients)
 
     async def deliver(self, session: Session, envelope: Envelope) -> Sequence[Answer]:
         """Run a transaction with the message, converted where the host wants it so. Raises NotNow, Damaged."""
         if not await _answer(session.wants_seven_bits, envelope):
-            return await session.deliver(envelope)
+            return [self._for_now(answer) for answer in await session.deliver(envelope)]
         if self._converted is None:
             try:
                 self._converted = await self._convert(envelope.content.source)
             except Unconvertible as error:
                 self._converted = error
         if isinstance(self._converted, Unconvertible):
-            return [unconvertible(session.peer, str(self._converted))] * len(envelope.recipients)
+            refusal = self._for_now(unconvertible(session.peer, str(self._converted)))
+            return [refusal] * len(envelope.recipients)
         return await session.deliver(
             replace(envelope, content=self._converted.content, size=self._converted.size, eight_bit=False)
+        )
+
+    def _for_now(self, answer: Answer) -> Answer:
+        """What this host lacks ends nothing while another that may have it could not be asked."""
+        if self._all_asked or not (isinstance(answer, Failure) and answer.permanent and answer.lacking):
+            return answer
+        return Failure(
+            f"451 4.4.1 {answer.words.partition(' ')[2].partition(' ')[2]}; another host may", "connection"
         )
 
     def close(self) -> None:

@@ -62,7 +62,6 @@ class Recorder:
         self._notifier = notifier
         self._consequence = consequence
         self._waiting: list[Outcome] = []
-        self._writing = False
         self._changed = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -94,7 +93,11 @@ class Recorder:
             await self._write_part(part, notices)
 
     async def _write_part(self, batch: Sequence[Outcome], notices: Sequence[Due]) -> None:
-        alongside = self._consequence([one for one in batch if not is_notice(one.recipient)])
+        try:
+            alongside = self._consequence([one for one in batch if not is_notice(one.recipient)])
+        except Exception:  # what follows from an end must not keep it from being written
+            _log.exception("what follows from ends of attempts is not known", count=len(batch))
+            alongside = None
         while True:
             try:
                 told = await self._notifier.made(notices)

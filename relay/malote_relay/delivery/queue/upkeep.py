@@ -179,7 +179,7 @@ def _delayed(one: Waiter, why: str, now: float) -> Unattempted:
     again = now + SWEEP_SECONDS
     if not one.last_reply:
         return Unattempted(one.queued, f"451 4.4.1 not tried yet: {why}", "connection", again)
-    return Unattempted(one.queued, one.last_reply, _class(one.last_reply), again)
+    return Unattempted(one.queued, one.last_reply, one.last_class or _class(one.last_reply), again, one.last_host)
 
 
 def _expired(one: Waiter, why: str, limit: float) -> Unattempted:

@@ -76,6 +76,7 @@ def test_a_code_without_text_is_a_reply() -> None:
         (Reply(550, ("4.2.2 contradicts its code",)), ""),
         (Reply(550, ("no code",)), ""),
         (Reply(550, ("5.1.1x",)), ""),
+        (Reply(550, ("5.\u0661.\u0661 digits, but not of ASCII",)), ""),
     ],
 )
 def test_an_enhanced_code_counts_when_it_fits_the_reply(reply: Reply, code: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from malote_relay.config import Suppression
@@ -15,13 +17,13 @@ BOB = "bob@dest.example"
 
 
 def bounced(bounce_class: str = "bad-mailbox", at: float = NOW, *, after_delivery: bool = False) -> Bounced:
-    return Bounced(BOB, at, bounce_class, "550 5.1.1 no such user", "m1", after_delivery)
+    return Bounced(BOB, at, bounce_class, "550 5.1.1 no such user", f"m{at - NOW:g}", after_delivery)
 
 
 def test_a_bad_mailbox_is_suppressed_at_once_for_thirty_days_and_says_why() -> None:
     entry = after(None, bounced(), CONFIG)
     assert entry == Entry(
-        BOB, Reason.BOUNCE, NOW, NOW + 30 * DAY, "bad-mailbox", "550 5.1.1 no such user", "m1", bounces=0, times=1
+        BOB, Reason.BOUNCE, NOW, NOW + 30 * DAY, "bad-mailbox", "550 5.1.1 no such user", "m0", bounces=0, times=1
     )
     assert entry.suppressed(NOW + 30 * DAY - 1)
     assert not entry.suppressed(NOW + 30 * DAY)
@@ -93,6 +95,12 @@ def test_bounces_told_later_lengthen_the_next_time_although_the_host_took_mail_m
     second = after(between, bounced(at=first.until + 2, after_delivery=True), CONFIG)
     assert second is not None
     assert second.until == first.until + 2 + 60 * DAY
+
+
+def test_a_report_that_is_brought_again_counts_once() -> None:
+    entry = after(None, bounced("inactive", after_delivery=True), CONFIG)
+    assert entry is not None
+    assert after(entry, replace(bounced("inactive", after_delivery=True), at=NOW + 60), CONFIG) is entry
 
 
 def test_a_refusal_or_a_complaint_afterwards_does_not_make_the_host_s_word_good_again() -> None:

@@ -8,7 +8,8 @@ from typing import Any, cast
 from tests.unit.relay.delivery.destinations.paper import Network, settled, to
 
 from malote_relay.delivery.destinations.room import Limits
-from malote_relay.delivery.peer import Identity
+from malote_relay.delivery.peer import Identity, Login
+from malote_relay.delivery.reply import Failure
 
 
 async def test_a_session_that_is_given_back_is_used_again() -> None:
@@ -115,6 +116,16 @@ async def test_giving_up_in_line_costs_no_room() -> None:
     session = await asyncio.wait_for(waiting[2], 1)
     pool.release(session)
     assert pool.connections == 1
+
+
+async def test_a_new_identity_tries_what_could_not_be_reached_with_the_old_one() -> None:
+    network = Network()
+    pool = network.pool()
+    destination = pool._destinations.of(to("a.example"), pool._destinations.shaped(to("a.example")))
+    destination.down, destination.downs, destination.down_until = Failure("451 4.7.8 no password", "auth"), 3, 1e9
+    assert pool.held(to("a.example")) is not None
+    pool.configure(Identity("relay.example", login=Login("relay", "a password")), Limits())
+    assert pool.held(to("a.example")) is None
 
 
 async def test_a_new_source_address_closes_what_the_old_one_opened() -> None:

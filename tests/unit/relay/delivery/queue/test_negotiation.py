@@ -14,7 +14,7 @@ from malote_relay.delivery.dialogue.envelope import Envelope
 from malote_relay.delivery.dialogue.wire import SessionFailed
 from malote_relay.delivery.peer import Peer
 from malote_relay.delivery.queue.negotiation import MAX_ASKED, VAIN_SECONDS, Negotiation, Vain
-from malote_relay.delivery.reply import Failure
+from malote_relay.delivery.reply import Answer, Failure
 from malote_relay.delivery.route import MailHost, Route
 
 ENVELOPE = Envelope(
@@ -127,6 +127,30 @@ async def test_a_host_that_had_trouble_with_the_message_is_left_out_and_nothing_
     pool, vain = Pool(a="8BITMIME", b=""), Vain()
     assert (await host(pool, vain, "a", [Peer("b", ADDRESS)])).peer.name == "a"
     assert (await host(Pool(a="8BITMIME", b=""), vain, "a")).peer.name == "b"
+
+
+class Refusing(Session):
+    """A host that lacks SMTPUTF8, for which nothing can be converted."""
+
+    def wants_seven_bits(self, envelope: Envelope) -> bool:
+        return False
+
+    async def deliver(self, envelope: Envelope) -> Sequence[Answer]:
+        return [Failure("553 5.6.7 a takes no internationalised addresses", "protocol", permanent=True, lacking=True)]
+
+
+@pytest.mark.parametrize("other", ["SMTPUTF8", "is down"])
+async def test_what_one_host_lacks_is_final_only_once_every_other_was_asked(other: str) -> None:
+    pool, vain = Pool(a="SMTPUTF8", b=other), Vain()
+    for _ in range(2):  # the second attempt knows it from the first
+        route = Route("shop.example", tuple(MailHost(name, (ADDRESS,)) for name in pool.hosts))
+        talk = Negotiation(cast(Any, never), vain)
+        await talk.host(cast(Any, pool.session("a")), route, cast(Any, pool), ENVELOPE, (), 1)
+        (answer,) = await talk.deliver(cast(Any, Refusing("a", "SMTPUTF8")), ENVELOPE)
+        assert isinstance(answer, Failure)
+        assert answer.permanent is (other != "is down")
+    assert pool.tried == ["b"]
+    assert answer.words.startswith("553 5.6.7 " if answer.permanent else "451 4.4.1 a takes no internationalised")
 
 
 async def test_a_session_is_given_back_when_the_message_cannot_be_looked_at() -> None:
