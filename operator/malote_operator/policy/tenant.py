@@ -195,7 +195,7 @@ def _submission_open(closed: _Closed | None, world: TenantWorld, now: dt.datetim
     pods = [pod for pod in world.relay.pods if pod.ready]
     if closed is not None:
         if any(pod.submission_open for pod in pods):
-            errors = [f": it refuses its configuration: {pod.config_error}" for pod in pods if pod.config_error]
+            errors = [f": it says of its configuration: {pod.config_error}" for pod in pods if pod.config_error]
             message = f"the relay has not closed submission yet{''.join(errors[:1])} ({closed.message})"
             return yes("SubmissionOpen", "Closing", message)
         return no("SubmissionOpen", closed.reason, closed.message)

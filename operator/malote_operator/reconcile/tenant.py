@@ -45,6 +45,9 @@ ABSENT_NAMESPACE_PAUSE = 10.0
 """Seconds until a namespace that did not exist is tried again (namespaces are not watched)."""
 STARTING_PAUSE = 30.0
 """Seconds until a relay that is not ready is looked at again, should the watch have told nothing."""
+ERROR_PAUSE = 30.0
+"""Seconds until a relay with something amiss in its configuration is looked at again: a password or a certificate
+that has been put right changes no hash, and nothing tells of it."""
 PAUSED_PAUSE = 60.0
 """Seconds until a relay that has paused an account is looked at again: somebody may resume it at the relay."""
 WELCOME_PAUSE = 60.0
@@ -299,6 +302,8 @@ class Tenants:
             waits.append(context.pods.retry_delay(context.cache.pods_of(name)))
         elif decision.relay_wanted and not pods:
             waits.append(STARTING_PAUSE)
+        if any(pod.config_error for pod in pods):
+            waits.append(ERROR_PAUSE)
         if any(pod.paused for pod in pods):
             waits.append(PAUSED_PAUSE)
         return min((wait for wait in waits if wait is not None), default=None)

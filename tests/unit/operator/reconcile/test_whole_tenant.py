@@ -12,6 +12,7 @@ import pytest
 
 from malote_operator.dns.model import Answer, Observation, Outcome
 from malote_operator.kube.kinds import PLAN, TENANT, Kind
+from malote_operator.policy.model import PodObservation, RelayObservation
 from malote_operator.reconcile.assembly import Operator, assemble
 from malote_operator.reconcile.checks import Checks
 from malote_operator.reconcile.queue import Key
@@ -176,3 +177,28 @@ async def test_another_ehlo_name_keeps_the_key() -> None:
 async def test_a_plans_egress_reaches_its_relays() -> None:
     server = await visited(Settings(), egress={"heloTemplate": "{tenant}.bulk.example.net"})
     assert decode(server.data("acme-relay")["relay.json"]).delivery.helo_name == "acme.bulk.example.net"
+
+
+@pytest.mark.parametrize("error", ["credentials/smart-host cannot be read", ""])
+async def test_a_relay_that_could_not_read_a_password_is_looked_at_until_it_has(
+    monkeypatch: pytest.MonkeyPatch, error: str
+) -> None:
+    operator = started(Settings(), Server(), {})
+    told: list[str] = []
+
+    async def announce(_: Any, config_hash: str, *__: str, again: bool) -> bool:
+        told.append(config_hash)
+        return False
+
+    async def observe(*_: Any) -> RelayObservation:
+        pod = PodObservation("acme-relay-0", ready=True, config_hash=told[-1], config_error=error)
+        return RelayObservation(exists=True, ready_replicas=1, pods=(pod,))
+
+    monkeypatch.setattr(operator.context.pods, "announce", announce)
+    monkeypatch.setattr(operator.context.pods, "observe", observe)
+    visit, key = operator.engine._reconcilers[TENANT.name], Key(TENANT.name, "", "acme")
+    await visit(key)
+    # Not from the time that every relay is given to load what was just written.
+    operator.context.now = lambda: dt.datetime.now(dt.UTC) + dt.timedelta(minutes=1)
+    wait = await visit(key)
+    assert (wait is not None and wait <= 30.0) is bool(error)
