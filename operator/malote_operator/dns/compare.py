@@ -49,8 +49,48 @@ def _found(message: str = "") -> Verdict:
 
 def spf(texts: Sequence[str], include: str) -> Verdict:
     """The TXT strings at the domain against an SPF record that includes us (RFC 7208)."""
-    records = [text for text in texts if spf_records.is_record(text)]
     instead = f"write instead: {spf_records.merged(texts, include)}"
+    terms = _one_record(texts, instead)
+    if isinstance(terms, Verdict):
+        return terms
+    end = _end(terms)
+    ours = [place for place, term in enumerate(terms) if term.includes(include)]
+    if not ours:
+        return _mismatch(f"include:{include} is missing; {instead}")
+    if ours[0] > end:
+        return _mismatch(f"include:{include} stands behind “{terms[end].text}” and is never reached; {instead}")
+    if terms[ours[0]].qualifier != "+":
+        return _mismatch(f"“{terms[ours[0]].text}” does not let us send; {instead}")
+    if end < len(terms) and terms[end].qualifier == "+":
+        return _found(f"“{terms[end].text}” lets anybody send in this domain's name: write ~all or -all")
+    needed = spf_records.lookups(terms)
+    if needed >= _MANY_LOOKUPS:
+        return _found(
+            f"{needed} of the {spf_records.LOOKUP_LIMIT} DNS look-ups that receivers make are used, those of the"
+            " included records not counted: remove includes that are no longer used"
+        )
+    return _found()
+
+
+def helo_spf(texts: Sequence[str], wanted: str) -> Verdict:
+    """The TXT strings at an EHLO name: what lets anything send will do, since mail's addresses are not known here."""
+    terms = _one_record(texts, f"write {wanted}")
+    if isinstance(terms, Verdict):
+        return terms
+    end = _end(terms)
+    if end < len(terms) and terms[end].qualifier == "+":
+        return _found(f"“{terms[end].text}” lets anybody send in this name: write -all")
+    # Where there is an all, redirect= is ignored (RFC 7208 section 6.1).
+    redirected = end == len(terms) and any(term.modifier and term.name == "redirect" for term in terms)
+    if not redirected and not any(term.qualifier == "+" and not term.modifier for term in terms[:end]):
+        whole = " ".join((spf_records.VERSION, *(term.text for term in terms)))
+        return _mismatch(f"“{_short(whole)}” lets nobody send: write {wanted}")
+    return _found()
+
+
+def _one_record(texts: Sequence[str], instead: str) -> Verdict | tuple[spf_records.Term, ...]:
+    """The terms of the one SPF record among the TXT strings; or why there is none that receivers would use."""
+    records = [text for text in texts if spf_records.is_record(text)]
     if not records:
         meant = next((text for text in texts if spf_records.looks_meant(text)), None)
         if meant is not None:
@@ -68,51 +108,18 @@ def spf(texts: Sequence[str], include: str) -> Verdict:
     for name in ("redirect", "exp"):  # section 6
         if sum(term.modifier and term.name == name for term in terms) > 1:
             return _mismatch(f"{name}= stands twice, so that receivers discard the whole record; remove one")
-    end = next((place for place, term in enumerate(terms) if term.name == "all"), len(terms))
-    ours = [place for place, term in enumerate(terms) if term.includes(include)]
-    if not ours:
-        return _mismatch(f"include:{include} is missing; {instead}")
-    if ours[0] > end:
-        return _mismatch(f"include:{include} stands behind “{terms[end].text}” and is never reached; {instead}")
-    if terms[ours[0]].qualifier != "+":
-        return _mismatch(f"“{terms[ours[0]].text}” does not let us send; {instead}")
     needed = spf_records.lookups(terms)
     if needed > spf_records.LOOKUP_LIMIT:
         return _mismatch(
             f"the record needs {needed} DNS look-ups and receivers stop after {spf_records.LOOKUP_LIMIT} (RFC 7208"
             " section 4.6.4): remove includes that are no longer used"
         )
-    if end < len(terms) and terms[end].qualifier == "+":
-        return _found(f"“{terms[end].text}” lets anybody send in this domain's name: write ~all or -all")
-    if needed >= _MANY_LOOKUPS:
-        return _found(
-            f"{needed} of the {spf_records.LOOKUP_LIMIT} DNS look-ups that receivers make are used, those of the"
-            " included records not counted: remove includes that are no longer used"
-        )
-    return _found()
+    return terms
 
 
-def helo_spf(texts: Sequence[str], wanted: str) -> Verdict:
-    """The TXT strings at an EHLO name: what lets anything send will do, since mail's addresses are not known here."""
-    records = [text for text in texts if spf_records.is_record(text)]
-    if not records:
-        meant = next((text for text in texts if spf_records.looks_meant(text)), None)
-        if meant is not None:
-            return _mismatch(f"“{_short(meant)}” is not an SPF record: publish the value shown")
-        return _missing("there is no SPF record")
-    if len(records) > 1:
-        return _mismatch(f"there are {len(records)} SPF records and receivers accept one only: remove all but one")
-    terms = spf_records.terms(records[0])
-    for term in terms:
-        if error := term.error():
-            return _mismatch(f"{error}, so that receivers discard the whole record; publish the value shown")
-    end = next((place for place, term in enumerate(terms) if term.name == "all"), len(terms))
-    if end < len(terms) and terms[end].qualifier == "+":
-        return _found(f"“{terms[end].text}” lets anybody send in this name: write -all")
-    redirected = any(term.modifier and term.name == "redirect" for term in terms)
-    if not redirected and not any(term.qualifier == "+" and not term.modifier for term in terms[:end]):
-        return _mismatch(f"“{_short(records[0])}” lets nobody send: write {wanted}")
-    return _found()
+def _end(terms: Sequence[spf_records.Term]) -> int:
+    """Where the record's all stands, behind which no mechanism is reached; its length if there is none."""
+    return next((place for place, term in enumerate(terms) if term.name == "all"), len(terms))
 
 
 def dkim(texts: Sequence[str], public_key: str) -> Verdict:
