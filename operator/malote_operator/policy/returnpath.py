@@ -73,6 +73,8 @@ def judge(domain: SendingDomain, world: DomainWorld, settings: Settings, now: dt
         memory = ReturnPathMemory(host, named_at=now)
     if not looked_for(domain, settings):
         said = f"this platform takes no bounces in (setting bounces.enabled): {_OWN}"
+        # Nobody looks meanwhile: should it be offered again, both records have to be seen first.
+        memory = ReturnPathMemory(host, memory.named_at)
         return ReturnPath(conditions=(no(CONDITION, "NotOffered", said),), memory=memory)
     records = return_path_records_of(domain, world, settings, now)
     return replace(_standing(host, world, records, memory, settings, now), records=records)

@@ -230,6 +230,16 @@ def test_without_the_platforms_setting_it_means_nothing_and_the_status_says_so()
     assert decision.next_check > NOW
 
 
+def test_what_was_seen_before_the_platform_stopped_taking_bounces_in_does_not_count_when_it_does_again() -> None:
+    first = decide()
+    off = decide(replace(IN_ORDER, memory=first.memory), judged(DOMAIN, first), Settings())
+    assert said(off) == "False/NotOffered"
+    on = decide(replace(IN_ORDER, memory=off.memory), judged(DOMAIN, off))
+    assert on.return_path == ""
+    assert said(on) == "False/LookingUp"
+    assert on.next_check == NOW
+
+
 @pytest.mark.parametrize(
     ("world", "expected"),
     [
