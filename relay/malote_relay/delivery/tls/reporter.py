@@ -172,7 +172,7 @@ class Reporter:
             if not self._said_keyless:
                 self._said_keyless = True
                 _log.warning(
-                    "TLS reports leave by HTTPS only: there is no DKIM key for those by mail (notices.keys)",
+                    "TLS reports leave by HTTPS only: there is no DKIM key for those by mail",
                     domain=domain,
                     to=uri,
                     name=submitter,
