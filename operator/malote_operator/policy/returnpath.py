@@ -24,6 +24,7 @@ from .model import Decided, DomainMemory, DomainWorld, ReturnPathMemory
 from .records import return_path_records_of, wrong
 
 CONDITION = "ReturnPathVerified"
+GRACE_EXPIRED = "GraceExpired"
 _OWN = "mail leaves with the sender's own reverse-path"
 _LOST = frozenset({RecordState.MISSING, RecordState.MISMATCH})
 
@@ -109,7 +110,7 @@ def _standing(
         said = f"mail leaves with reverse-paths at {host} until {ends:%Y-%m-%d %H:%M} UTC, then with the sender's own"
         lost = no(CONDITION, "GracePeriod", f"{said}: {amiss}")
         return ReturnPath(host, conditions=(lost,), memory=memory, waiting_since=started, until=ends)
-    lost = no(CONDITION, "GraceExpired", f"since {ends:%Y-%m-%d %H:%M} UTC {_OWN}: {amiss}")
+    lost = no(CONDITION, GRACE_EXPIRED, f"since {ends:%Y-%m-%d %H:%M} UTC {_OWN}: {amiss}")
     return ReturnPath(conditions=(lost,), memory=memory, waiting_since=started)
 
 

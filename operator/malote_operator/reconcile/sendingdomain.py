@@ -21,6 +21,7 @@ from .context import Context, refused, relay_namespace_missing, tell, write_stat
 from .dkimkeys import DkimKeys
 from .memory import Memories
 from .queue import Key
+from .returnpathevents import tell_of_return_path
 
 log = structlog.get_logger(__name__)
 
@@ -157,6 +158,7 @@ class SendingDomains:
         status = policy.status(domain, decision, context.now())
         if await write_status(context, SENDING_DOMAIN, domain.metadata, domain.status, status):
             await tell(context, SENDING_DOMAIN, domain.metadata, domain.status.conditions, status.conditions)
+            await tell_of_return_path(context, domain, status)
         before = self._told.get(decision.uid)
         if before is None or _for_tenant(before) != _for_tenant(decision):
             self._told[decision.uid] = decision

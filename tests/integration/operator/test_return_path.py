@@ -91,6 +91,8 @@ def test_its_records_are_shown_and_mail_leaves_with_it_for_as_long_as_they_are_r
     eventually(lambda: reason(acme) == "GraceExpired")
     eventually(lambda: next_message(app, recipients).mail_from == app.sender)
     assert acme.ready()
+    events = ("get", "events", "-n", acme.namespace, "--field-selector", f"involvedObject.name={acme.name}")
+    eventually(lambda: "ReturnPathVerified" in (said := acme.kubectl(*events)) and said.count("ReturnPathLost") == 2)
 
 
 def test_a_bounce_from_outside_comes_in_by_the_services_port_and_suppresses_its_recipient(
