@@ -80,22 +80,24 @@ class Lookup:
         self._resolver.timeout = settings.timeout / 2
         self._resolver.cache = None
 
-    async def observe(self, domain: str, selector: str | None, return_path: str = "") -> Observation:
-        """Ask for the SPF, DMARC and (given a selector) DKIM records, and for those of a return path.
+    async def observe(
+        self, domain: str, selector: str | None, return_path: str = "", *, spf: bool = True, dmarc: bool = True
+    ) -> Observation:
+        """Ask for the SPF and DMARC records, the DKIM record of a selector, and those of a return path.
 
         Never raises for trouble with DNS. Takes at most three times the configured time-out.
         """
-        spf, dmarc, dkim, return_path_mx, return_path_spf = await asyncio.gather(
-            self._ask(domain),
-            self._ask(f"_dmarc.{domain}"),
+        of_spf, of_dmarc, dkim, return_path_mx, return_path_spf = await asyncio.gather(
+            self._ask(domain) if spf else _nothing(),
+            self._ask(f"_dmarc.{domain}") if dmarc else _nothing(),
             self._ask(expected.dkim_name(domain, selector)) if selector else _nothing(),
             self._ask(return_path, dns.rdatatype.MX) if return_path else _nothing(),
             self._ask(return_path) if return_path else _nothing(),
         )
         return Observation(
             at=self._clock(),
-            spf=spf,
-            dmarc=dmarc,
+            spf=of_spf,
+            dmarc=of_dmarc,
             dkim=dkim,
             return_path_mx=return_path_mx,
             return_path_spf=return_path_spf,

@@ -35,12 +35,12 @@ class Answer:
 class Observation:
     """What a domain's servers said at one time.
 
-    `dkim` is None when there was no selector to ask for, the last two when there was no return path.
+    None is what was not asked for: `dkim` without a selector, the last two without a return path.
     """
 
     at: dt.datetime
-    spf: Answer
-    dmarc: Answer
+    spf: Answer | None = None
+    dmarc: Answer | None = None
     dkim: Answer | None = None
     return_path_mx: Answer | None = None
     return_path_spf: Answer | None = None

@@ -7,7 +7,9 @@ SendingDomain is looked at again.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 import structlog
 
@@ -16,11 +18,19 @@ from malote_operator.dns.model import Observation, Outcome
 
 log = structlog.get_logger(__name__)
 
-Observe = Callable[[str, str | None, str], Awaitable[Observation]]
+
+class Observe(Protocol):
+    """Asks DNS for the records of a domain, as `Lookup.observe`."""
+
+    async def __call__(
+        self, domain: str, selector: str | None, return_path: str = "", *, spf: bool = True, dmarc: bool = True
+    ) -> Observation:
+        """What was seen; raises nothing for trouble with DNS."""
+        ...
 
 
 class Checks:
-    """Runs look-ups, at most `concurrency` at once. `observe` asks DNS for (domain, selector, return path)."""
+    """Runs look-ups, at most `concurrency` at once."""
 
     def __init__(self, observe: Observe, *, concurrency: int = 64) -> None:
         self._observe = observe
@@ -34,11 +44,20 @@ class Checks:
         return seen[1] if seen is not None and seen[0] == selector else None
 
     def start(
-        self, uid: str, domain: str, selector: str, ended: Callable[[], None], *, return_path: str = ""
+        self,
+        uid: str,
+        domain: str,
+        selector: str,
+        ended: Callable[[], None],
+        *,
+        return_path: str = "",
+        spf: bool = True,
+        dmarc: bool = True,
     ) -> None:
         """Check the domain now, unless that is going on already; `ended` is called afterwards."""
         if uid not in self._running:
-            self._running[uid] = asyncio.create_task(self._check(uid, domain, selector, return_path, ended))
+            asking = functools.partial(self._observe, domain, selector, return_path, spf=spf, dmarc=dmarc)
+            self._running[uid] = asyncio.create_task(self._check(uid, domain, selector, asking, ended))
 
     def running(self, uid: str) -> bool:
         """Whether a check of this SendingDomain is going on."""
@@ -58,10 +77,17 @@ class Checks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _check(self, uid: str, domain: str, selector: str, return_path: str, ended: Callable[[], None]) -> None:
+    async def _check(
+        self,
+        uid: str,
+        domain: str,
+        selector: str,
+        asking: Callable[[], Awaitable[Observation]],
+        ended: Callable[[], None],
+    ) -> None:
         try:
             async with self._slots:
-                observation = await self._observe(domain, selector, return_path)
+                observation = await asking()
             metrics.DNS_CHECKS.labels(_result(observation)).inc()
             self._seen[uid] = (selector, observation)
         except Exception:

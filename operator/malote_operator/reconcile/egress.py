@@ -23,6 +23,7 @@ domain's, up to `verifiedRecheck`: nothing waits for them."""
 class _Watch:
     name: str
     selector: str
+    spf: bool
     timer: asyncio.TimerHandle | None = None
 
 
@@ -45,13 +46,13 @@ class EgressChecks:
             watch.timer.cancel()
         self._context.checks.forget(tenant_uid)
 
-    def of(self, tenant: Tenant, name: str, selector: str) -> Observation | None:
-        """What was seen last; None: nothing yet. From now on it is looked for."""
+    def of(self, tenant: Tenant, name: str, selector: str, *, spf: bool) -> Observation | None:
+        """What was seen last; None: nothing yet. From now on it is looked for: `spf` besides the key, or not."""
         uid = tenant.metadata.uid
         watch = self._watches.get(uid)
-        if watch is None or (watch.name, watch.selector) != (name, selector):
+        if watch is None or (watch.name, watch.selector, watch.spf) != (name, selector, spf):
             self.forget(uid)
-            watch = self._watches[uid] = _Watch(name, selector)
+            watch = self._watches[uid] = _Watch(name, selector, spf)
             self._look(tenant, watch)
         return self._context.checks.observation(uid, selector)
 
@@ -68,7 +69,8 @@ class EgressChecks:
             loop = asyncio.get_running_loop()
             watch.timer = loop.call_later(self._interval(tenant), self._look, tenant, watch)
 
-        context.checks.start(uid, watch.name, watch.selector, ended)
+        # No DMARC record is expected at this name: that of the domain above it counts (RFC 7489 section 6.6.3).
+        context.checks.start(uid, watch.name, watch.selector, ended, spf=watch.spf, dmarc=False)
 
     def _interval(self, tenant: Tenant) -> float:
         dns, born = self._context.settings.dns, tenant.metadata.creation_timestamp

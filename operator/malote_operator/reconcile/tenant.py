@@ -201,11 +201,14 @@ class Tenants:
         if world.plan is None:
             return None
         leaves, key = egress.delivery(tenant, world.plan, self._context.settings), made.notices_key
+        smart_host = leaves.smart_host is not None
         return EgressWorld(
             helo_name=leaves.helo_name,
             key=key,
-            smart_host=leaves.smart_host is not None,
-            observation=self._egress.of(tenant, leaves.helo_name, key.selector) if key is not None else None,
+            smart_host=smart_host,
+            observation=self._egress.of(tenant, leaves.helo_name, key.selector, spf=not smart_host)
+            if key is not None
+            else None,
         )
 
     async def _forget_gone_domains(self, tenant: Tenant, world: TenantWorld) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from malote_dev.mailworld.dns import DnsServer
 from malote_operator.dns.lookup import Lookup
-from malote_operator.dns.model import Outcome
+from malote_operator.dns.model import Answer, Outcome
 from malote_operator.settings import Dns
 
 ADDRESS = "127.53.6.1"
@@ -24,36 +24,41 @@ def lookup(world: DnsServer, *, allow: tuple[str, ...] = ("127.0.0.0/8",), timeo
     return Lookup(Dns(nameservers=(world.address,), port=world.port, allow_networks=allow, timeout=timeout))
 
 
+def there(answer: Answer | None) -> Answer:
+    assert answer is not None
+    return answer
+
+
 async def test_the_three_records_are_found_with_their_strings_joined(world: DnsServer) -> None:
     key = "v=DKIM1; k=rsa; p=" + "A" * 400
     world.set("acme.example", "TXT", "v=spf1 include:spf.example.net -all", "other")
     world.set("m1._domainkey.acme.example", "TXT", key)
     world.set("_dmarc.acme.example", "TXT", "v=DMARC1; p=none")
     seen = await lookup(world).observe("acme.example", "m1")
-    assert set(seen.spf.texts) == {"v=spf1 include:spf.example.net -all", "other"}
+    assert set(there(seen.spf).texts) == {"v=spf1 include:spf.example.net -all", "other"}
     assert seen.dkim is not None
     assert seen.dkim.texts == (key,)
     assert seen.dkim.name == "m1._domainkey.acme.example"
-    assert seen.dmarc.texts == ("v=DMARC1; p=none",)
-    assert {seen.spf.outcome, seen.dkim.outcome, seen.dmarc.outcome} == {Outcome.ANSWERED}
+    assert there(seen.dmarc).texts == ("v=DMARC1; p=none",)
+    assert {there(seen.spf).outcome, seen.dkim.outcome, there(seen.dmarc).outcome} == {Outcome.ANSWERED}
 
 
 async def test_names_and_types_that_do_not_exist_are_absent(world: DnsServer) -> None:
     seen = await lookup(world).observe("acme.example", "m1")
     assert seen.dkim is not None
-    assert {seen.spf.outcome, seen.dkim.outcome, seen.dmarc.outcome} == {Outcome.ABSENT}
+    assert {there(seen.spf).outcome, seen.dkim.outcome, there(seen.dmarc).outcome} == {Outcome.ABSENT}
     nowhere = await lookup(world).observe("nowhere.example", None)
-    assert nowhere.spf.outcome is nowhere.dmarc.outcome is Outcome.ABSENT
+    assert there(nowhere.spf).outcome is there(nowhere.dmarc).outcome is Outcome.ABSENT
     assert nowhere.dkim is None
 
 
 async def test_a_record_that_appears_is_seen_at_the_next_look(world: DnsServer) -> None:
     looking = lookup(world)
-    assert (await looking.observe("acme.example", None)).spf.outcome is Outcome.ABSENT
+    assert there((await looking.observe("acme.example", None)).spf).outcome is Outcome.ABSENT
     world.set("acme.example", "TXT", "v=spf1 -all", ttl=3600)
-    assert (await looking.observe("acme.example", None)).spf.texts == ("v=spf1 -all",)
+    assert there((await looking.observe("acme.example", None)).spf).texts == ("v=spf1 -all",)
     world.set("acme.example", "TXT", "v=spf1 ~all", ttl=3600)
-    assert (await looking.observe("acme.example", None)).spf.texts == ("v=spf1 ~all",)
+    assert there((await looking.observe("acme.example", None)).spf).texts == ("v=spf1 ~all",)
 
 
 @pytest.mark.parametrize("how", ["SERVFAIL", "REFUSED", "TIMEOUT"])
@@ -61,9 +66,9 @@ async def test_a_failure_is_not_absence_and_the_other_records_are_still_seen(wor
     world.set("acme.example", "TXT", "v=spf1 -all")
     world.fail("_dmarc.acme.example", how)
     seen = await lookup(world, timeout=0.4).observe("acme.example", None)
-    assert seen.dmarc.outcome is Outcome.FAILED
-    assert seen.dmarc.error
-    assert seen.spf.outcome is Outcome.ANSWERED
+    assert there(seen.dmarc).outcome is Outcome.FAILED
+    assert there(seen.dmarc).error
+    assert there(seen.spf).outcome is Outcome.ANSWERED
 
 
 @pytest.mark.parametrize("how", ["SERVFAIL", "REFUSED", "TIMEOUT"])
@@ -76,10 +81,10 @@ async def test_when_only_the_domains_own_server_fails_it_is_named_with_what_it_s
         own.fail("_dmarc.acme.example", how)
         world.set("ns.acme.example", "A", own.address)
         seen = await lookup(world, timeout=0.4).observe("acme.example", None)
-    assert seen.spf.texts == ("v=spf1 -all",)
-    assert seen.dmarc.outcome is Outcome.FAILED
-    assert own.address in seen.dmarc.error
-    assert {"TIMEOUT": "timed out"}.get(how, how) in seen.dmarc.error
+    assert there(seen.spf).texts == ("v=spf1 -all",)
+    assert there(seen.dmarc).outcome is Outcome.FAILED
+    assert own.address in there(seen.dmarc).error
+    assert {"TIMEOUT": "timed out"}.get(how, how) in there(seen.dmarc).error
 
 
 async def test_looking_up_ends_in_bounded_time_when_nobody_answers(world: DnsServer) -> None:
@@ -87,14 +92,14 @@ async def test_looking_up_ends_in_bounded_time_when_nobody_answers(world: DnsSer
     async with asyncio.timeout(3):
         seen = await lookup(world, timeout=0.3).observe("acme.example", "m1")
     assert seen.dkim is not None
-    assert {seen.spf.outcome, seen.dkim.outcome, seen.dmarc.outcome} == {Outcome.FAILED}
+    assert {there(seen.spf).outcome, seen.dkim.outcome, there(seen.dmarc).outcome} == {Outcome.FAILED}
 
 
 async def test_name_servers_at_internal_addresses_are_not_asked_unless_allowed(world: DnsServer) -> None:
     world.set("acme.example", "TXT", "v=spf1 -all")
     seen = await lookup(world, allow=()).observe("acme.example", None)
-    assert seen.spf.outcome is Outcome.FAILED
-    assert "internal addresses" in seen.spf.error
+    assert there(seen.spf).outcome is Outcome.FAILED
+    assert "internal addresses" in there(seen.spf).error
     assert not any(query.rdtype == "TXT" for query in world.queries)
 
 
@@ -106,7 +111,7 @@ async def test_the_servers_of_the_closest_zone_are_asked_not_the_resolver(world:
         world.set("ns.sub.acme.example", "A", child.address)
         world.set("sub.acme.example", "TXT", "stale")
         seen = await lookup(world).observe("sub.acme.example", None)
-        assert seen.spf.texts == ("v=spf1 a -all",)
+        assert there(seen.spf).texts == ("v=spf1 a -all",)
 
 
 async def test_a_server_that_fails_gives_way_to_the_next(world: DnsServer) -> None:
@@ -114,7 +119,7 @@ async def test_a_server_that_fails_gives_way_to_the_next(world: DnsServer) -> No
     world.set("dead.acme.example", "A", "127.53.6.77")
     world.set("acme.example", "TXT", "v=spf1 -all")
     seen = await lookup(world).observe("acme.example", None)
-    assert seen.spf.texts == ("v=spf1 -all",)
+    assert there(seen.spf).texts == ("v=spf1 -all",)
 
 
 async def test_cnames_are_followed_into_other_zones_and_told(world: DnsServer) -> None:
@@ -169,4 +174,13 @@ async def test_a_circle_of_cnames_ends_as_a_failure(world: DnsServer) -> None:
     world.set("_dmarc.acme.example", "CNAME", "a.acme.example.")
     world.set("a.acme.example", "CNAME", "_dmarc.acme.example.")
     seen = await lookup(world).observe("acme.example", None)
-    assert seen.dmarc.outcome is Outcome.FAILED
+    assert there(seen.dmarc).outcome is Outcome.FAILED
+
+
+async def test_only_what_is_wanted_is_asked_for(world: DnsServer) -> None:
+    world.fail("_dmarc.acme.example", "SERVFAIL")
+    seen = await lookup(world).observe("acme.example", "m1", dmarc=False)
+    assert seen.dmarc is None
+    assert [one.outcome for one in seen.answers] == [Outcome.ABSENT] * 2
+    bare = await lookup(world).observe("acme.example", "m1", spf=False, dmarc=False)
+    assert [one.name for one in bare.answers] == ["m1._domainkey.acme.example"]

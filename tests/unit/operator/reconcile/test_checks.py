@@ -20,7 +20,9 @@ class Dns:
         self.go = asyncio.Event()
         self.broken = False
 
-    async def observe(self, domain: str, selector: str | None, return_path: str) -> Observation:
+    async def observe(
+        self, domain: str, selector: str | None, return_path: str = "", *, spf: bool = True, dmarc: bool = True
+    ) -> Observation:
         self.asked.append((domain, selector, return_path))
         await self.go.wait()
         if self.broken:

@@ -30,15 +30,19 @@ class World:
         self.leading = True
         self.texts: tuple[str, ...] = ()
         self.asked: list[str] = []
+        self.wanted: tuple[bool, bool] | None = None
         self.woken: list[Key] = []
 
     def now(self) -> dt.datetime:
         return worlds.NOW
 
-    async def observe(self, name: str, selector: str | None, *_: Any) -> Observation:
-        self.asked.append(f"{selector} {name}")
-        answer = Answer(name, Outcome.ANSWERED, self.texts)
-        return Observation(at=dt.datetime.now(dt.UTC), spf=answer, dmarc=answer, dkim=answer)
+    async def observe(
+        self, domain: str, selector: str | None, return_path: str = "", *, spf: bool = True, dmarc: bool = True
+    ) -> Observation:
+        self.asked.append(f"{selector} {domain}")
+        self.wanted = (spf, dmarc)
+        answer = Answer(domain, Outcome.ANSWERED, self.texts)
+        return Observation(at=dt.datetime.now(dt.UTC), spf=answer if spf else None, dkim=answer)
 
     def wake(self, wakes: Any) -> None:
         self.woken += [one.key for one in wakes]
@@ -56,7 +60,7 @@ def checks(world: World) -> EgressChecks:
 async def test_the_tenant_is_visited_when_an_answer_changed_and_not_for_looking_alone() -> None:
     world = World()
     egress = checks(world)
-    assert egress.of(ACME, NAME, "m1") is None
+    assert egress.of(ACME, NAME, "m1", spf=True) is None
     await world.looked(1)
     assert world.woken == [Key("Tenant", "", "acme")]
     await world.looked(4)
@@ -64,8 +68,9 @@ async def test_the_tenant_is_visited_when_an_answer_changed_and_not_for_looking_
     world.texts = ("v=spf1 a -all",)
     await world.looked(len(world.asked) + 2)
     assert len(world.woken) == 2
-    seen = egress.of(ACME, NAME, "m1")
+    seen = egress.of(ACME, NAME, "m1", spf=True)
     assert seen is not None
+    assert seen.spf is not None
     assert seen.spf.texts == world.texts
     egress.clear()
 
@@ -74,22 +79,34 @@ async def test_visits_alone_ask_nothing_and_another_name_or_key_is_looked_at_at_
     world = World(pending_recheck=60.0)
     egress = checks(world)
     for _ in range(3):
-        egress.of(ACME, NAME, "m1")
+        egress.of(ACME, NAME, "m1", spf=True)
     await world.looked(1)
-    egress.of(ACME, NAME, "m1")
+    egress.of(ACME, NAME, "m1", spf=True)
     assert world.asked == [f"m1 {NAME}"]
-    assert egress.of(ACME, "other.example.net", "m1") is None, "what was seen is not about this name"
+    assert egress.of(ACME, "other.example.net", "m1", spf=True) is None, "what was seen is not about this name"
     await world.looked(2)
-    egress.of(ACME, "other.example.net", "m2")
+    egress.of(ACME, "other.example.net", "m2", spf=True)
     await world.looked(3)
     assert world.asked[1:] == ["m1 other.example.net", "m2 other.example.net"]
+
+
+async def test_only_what_is_wanted_is_asked_for_and_counted_and_spf_at_once_when_it_is_wanted_again() -> None:
+    world = World(pending_recheck=60.0)
+    egress = checks(world)
+    egress.of(ACME, NAME, "m1", spf=False)
+    await world.looked(1)
+    assert world.wanted == (False, False)
+    egress.of(ACME, NAME, "m1", spf=True)
+    await world.looked(2)
+    assert world.wanted == (True, False)
+    egress.clear()
 
 
 @pytest.mark.parametrize("end", ["forget", "clear", "lead"])
 async def test_it_ends_with_the_tenant_and_with_leadership(end: str) -> None:
     world = World()
     egress = checks(world)
-    egress.of(ACME, NAME, "m1")
+    egress.of(ACME, NAME, "m1", spf=True)
     await world.looked(2)
     if end == "forget":
         egress.forget(ACME.metadata.uid)

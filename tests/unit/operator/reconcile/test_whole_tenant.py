@@ -70,7 +70,7 @@ def _fields(written: Any) -> Any:
     return {f"f:{key}": _fields(value) for key, value in written.items()} if isinstance(written, dict) else {}
 
 
-async def nothing(domain: str, *_: object) -> Observation:
+async def nothing(domain: str, *_: object, **__: object) -> Observation:
     """The DNS of a world in which nothing is published."""
     absent = Answer(domain, Outcome.ABSENT)
     return Observation(at=dt.datetime.now(dt.UTC), spf=absent, dmarc=absent, dkim=absent)
