@@ -36,7 +36,7 @@ PENDING_LIMIT = 300.0
 FAILED_RECHECK = 60.0
 """Seconds until a verified domain whose servers could not be asked is looked at again."""
 JITTER = 0.1
-"""The share by which a verified domain's interval is moved, so that thousands do not fall due together."""
+"""The share by which a regular interval is moved, so that thousands do not fall due together."""
 _CONDITION_OF = {Purpose.SPF: "SPFValid", Purpose.DKIM: "DKIMValid", Purpose.DMARC: "DMARCValid"}
 _LOST = frozenset({RecordState.MISSING, RecordState.MISMATCH})
 
@@ -248,7 +248,7 @@ def _next_check(
     failed = any(answer.outcome is Outcome.FAILED for answer in seen.answers)
     if standing.verified:
         interval = min(FAILED_RECHECK, dns.verified_recheck) if failed else dns.verified_recheck
-        interval *= 1 + JITTER * (2 * _fraction(domain.metadata.uid) - 1)
+        interval *= jitter(domain.metadata.uid)
     else:
         since = standing.memory.grace_started or domain.metadata.creation_timestamp or seen.at
         interval = min(_pending(since, seen.at, settings), max(dns.pending_recheck, PENDING_LIMIT))
@@ -269,7 +269,12 @@ def _dkim_name(domain: SendingDomain, world: DomainWorld) -> str:
     return expected.dkim_name(domain.spec.domain, world.keys[-1].selector)
 
 
-def _fraction(uid: str) -> float:
+def jitter(uid: str) -> float:
+    """What an interval of this object is multiplied by."""
+    return 1 + JITTER * (2 * fraction(uid) - 1)
+
+
+def fraction(uid: str) -> float:
     """A number from 0 to 1 that is always the same for one object and spread evenly over many."""
     return int.from_bytes(hashlib.sha256(uid.encode()).digest()[:4], "big") / 0xFFFFFFFF
 

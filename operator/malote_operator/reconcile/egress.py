@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from malote_operator.api.tenant import Tenant
 from malote_operator.dns.model import Observation
 from malote_operator.kube.kinds import TENANT
-from malote_operator.policy.domain import AGE_SHARE
+from malote_operator.policy.domain import AGE_SHARE, fraction, jitter
 
 from .cache import Wake
 from .context import Context
@@ -51,9 +51,16 @@ class EgressChecks:
         uid = tenant.metadata.uid
         watch = self._watches.get(uid)
         if watch is None or (watch.name, watch.selector, watch.spf) != (name, selector, spf):
+            first = watch is None
             self.forget(uid)
             watch = self._watches[uid] = _Watch(name, selector, spf)
-            self._look(tenant, watch)
+            if first:
+                # At the operator's start all tenants come at once. Where something is shown that can wait longer.
+                shown = tenant.status.egress is not None
+                within = self._interval(tenant) if shown else LEAST_PAUSE * self._context.settings.dns.pending_recheck
+                watch.timer = asyncio.get_running_loop().call_later(fraction(uid) * within, self._look, tenant, watch)
+            else:
+                self._look(tenant, watch)
         return self._context.checks.observation(uid, selector)
 
     def _look(self, tenant: Tenant, watch: _Watch) -> None:
@@ -75,4 +82,5 @@ class EgressChecks:
     def _interval(self, tenant: Tenant) -> float:
         dns, born = self._context.settings.dns, tenant.metadata.creation_timestamp
         age = (self._context.now() - born).total_seconds() if born is not None else 0.0
-        return max(LEAST_PAUSE * dns.pending_recheck, min(age * AGE_SHARE, dns.verified_recheck))
+        interval = max(LEAST_PAUSE * dns.pending_recheck, min(age * AGE_SHARE, dns.verified_recheck))
+        return interval * jitter(tenant.metadata.uid)

@@ -12,6 +12,7 @@ from tests.unit.operator.policy import worlds
 
 from malote_operator.api.tenant import Tenant
 from malote_operator.dns.model import Answer, Observation, Outcome
+from malote_operator.policy.domain import jitter
 from malote_operator.reconcile.checks import Checks
 from malote_operator.reconcile.egress import EgressChecks
 from malote_operator.reconcile.queue import Key
@@ -47,6 +48,13 @@ class World:
     def wake(self, wakes: Any) -> None:
         self.woken += [one.key for one in wakes]
 
+    def due(self, egress: EgressChecks) -> None:
+        """Have the first look begin."""
+        watch = egress._watches[ACME.metadata.uid]
+        assert watch.timer is not None
+        watch.timer.cancel()
+        egress._look(ACME, watch)
+
     async def looked(self, times: int) -> None:
         async with asyncio.timeout(5):
             while len(self.asked) < times or self.checks.running(ACME.metadata.uid):  # noqa: ASYNC110
@@ -80,6 +88,7 @@ async def test_visits_alone_ask_nothing_and_another_name_or_key_is_looked_at_at_
     egress = checks(world)
     for _ in range(3):
         egress.of(ACME, NAME, "m1", spf=True)
+    world.due(egress)
     await world.looked(1)
     egress.of(ACME, NAME, "m1", spf=True)
     assert world.asked == [f"m1 {NAME}"]
@@ -94,6 +103,7 @@ async def test_only_what_is_wanted_is_asked_for_and_counted_and_spf_at_once_when
     world = World(pending_recheck=60.0)
     egress = checks(world)
     egress.of(ACME, NAME, "m1", spf=False)
+    world.due(egress)
     await world.looked(1)
     assert world.wanted == (False, False)
     egress.of(ACME, NAME, "m1", spf=True)
@@ -125,4 +135,25 @@ def test_the_older_the_tenant_the_rarer_the_looks(age: float, interval: float) -
     born = worlds.NOW - dt.timedelta(seconds=age)
     tenant = Tenant(metadata=msgspec.structs.replace(ACME.metadata, creation_timestamp=born), spec=ACME.spec)
     world = World(pending_recheck=3.0)
-    assert checks(world)._interval(tenant) == interval
+    assert checks(world)._interval(tenant) == interval * jitter(ACME.metadata.uid)
+
+
+async def test_tenants_that_come_together_are_not_looked_at_together() -> None:
+    world = World(pending_recheck=60.0)
+    egress = checks(world)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    intervals, firsts = set(), []
+    for number in range(50):
+        metadata = msgspec.structs.replace(ACME.metadata, uid=f"uid-{number}")
+        tenant = Tenant(metadata=metadata, spec=ACME.spec)
+        egress.of(tenant, NAME, "m1", spf=True)
+        timer = egress._watches[f"uid-{number}"].timer
+        assert timer is not None
+        firsts.append(timer.when() - began)
+        intervals.add(egress._interval(tenant))
+    egress.clear()
+    assert len(intervals) == 50
+    assert 540.0 <= min(intervals) <= max(intervals) <= 660.0
+    assert min(firsts) < 100.0
+    assert 500.0 < max(firsts) <= 661.0
