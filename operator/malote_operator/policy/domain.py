@@ -63,7 +63,7 @@ def decide(domain: SendingDomain, world: DomainWorld, settings: Settings, now: d
         # An SPF record to paste is made from the one that stands there: show none before that was looked for.
         looking = "the domain's DNS records are being looked up"
         return _waiting(base, domain, world, "LookingUp", looking, next_check=now)
-    records = records_of(domain, world, settings, now)
+    records = records_of(domain, world, settings)
     return _judged(base, domain, world, records, settings, now)
 
 

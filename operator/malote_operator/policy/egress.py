@@ -10,37 +10,34 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterable
 
-from msgspec.structs import replace
-
 from malote_operator.api.egress import EgressPurpose, EgressRecord, EgressStatus
 from malote_operator.api.sendingdomain import RecordState
 from malote_operator.dns import compare, expected
-from malote_operator.dns.model import Answer, Outcome
+from malote_operator.dns.model import Answer
 
 from .conditions import no, unknown, yes
 from .model import Decided, EgressWorld
+from .records import seen, shown
 
 CONDITION = "EgressRecordsPublished"
 CHECKED_AT_RESOLUTION = dt.timedelta(hours=1)
 """`checkedAt` of a record that stays as it was moves in such steps: looking alone writes no status."""
 
-_OBSERVED_KEPT = 10
-_SHOWN = 900
 
-
-def status(world: EgressWorld | None, before: EgressStatus | None, now: dt.datetime) -> EgressStatus | None:
+def status(world: EgressWorld | None, before: EgressStatus | None) -> EgressStatus | None:
     """The name and its records. What is not known now (no plan, an unreadable key) stays as it was shown."""
     if world is None or world.key is None:
         return before
-    name, key, seen = world.helo_name, world.key, world.observation
-    shown = before.records if before is not None else ()
+    name, key, look = world.helo_name, world.key, world.observation
+    at = look.at if look is not None else None
+    known = before.records if before is not None else ()
     dkim = _record(
         EgressPurpose.DKIM,
         expected.dkim_txt(name, key.selector, key.public_key),
-        seen.dkim if seen is not None else None,
-        shown,
-        now,
-        lambda texts: compare.dkim(texts, key.public_key),
+        look.dkim if look is not None else None,
+        known,
+        at,
+        lambda one: compare.dkim(one.texts, key.public_key),
     )
     if world.smart_host:
         return EgressStatus(helo_name=name, records=(dkim,))  # the world sees the smart host's name
@@ -48,64 +45,41 @@ def status(world: EgressWorld | None, before: EgressStatus | None, now: dt.datet
     spf = _record(
         EgressPurpose.SPF,
         wanted,
-        seen.spf if seen is not None else None,
-        shown,
-        now,
-        lambda texts: compare.helo_spf(texts, wanted.value),
+        look.spf if look is not None else None,
+        known,
+        at,
+        lambda one: compare.helo_spf(one.texts, wanted.value),
     )
     return EgressStatus(helo_name=name, records=(spf, dkim))
 
 
-def condition(shown: EgressStatus | None) -> Decided:
+def condition(published: EgressStatus | None) -> Decided:
     """Whether the records are there; Ready does not wait for it."""
-    if shown is None:
+    if published is None:
         return unknown(CONDITION, "NotProvisioned", "there is no relay, and so no key, yet")
-    lost = [one for one in shown.records if one.state in {RecordState.MISSING, RecordState.MISMATCH}]
+    lost = [one for one in published.records if one.state in {RecordState.MISSING, RecordState.MISMATCH}]
     if lost:
         said = "; ".join(f"{one.purpose.value}: {one.message or one.state.value}" for one in lost)
         what = "the platform team publishes status.egress.records, or the relay's notices may count as spam"
-        return no(CONDITION, lost[0].state.value, f"{shown.helo_name}: {said} ({what})")
-    unseen = [one for one in shown.records if one.state is RecordState.UNKNOWN]
+        return no(CONDITION, lost[0].state.value, f"{published.helo_name}: {said} ({what})")
+    unseen = [one for one in published.records if one.state is RecordState.UNKNOWN]
     if unseen:
         said = "; ".join(f"{one.purpose.value}: {one.message or 'not looked up yet'}" for one in unseen)
         failed = any(one.message for one in unseen)
-        return unknown(CONDITION, "LookupFailed" if failed else "NotLookedUp", f"{shown.helo_name}: {said}")
-    return yes(CONDITION, "Found", "; ".join(one.message for one in shown.records if one.message))
+        return unknown(CONDITION, "LookupFailed" if failed else "NotLookedUp", f"{published.helo_name}: {said}")
+    return yes(CONDITION, "Found", "; ".join(one.message for one in published.records if one.message))
 
 
 def _record(
     purpose: EgressPurpose,
     wanted: expected.Wanted,
     answer: Answer | None,
-    shown: Iterable[EgressRecord],
-    now: dt.datetime,
-    judge: Callable[[tuple[str, ...]], compare.Verdict],
+    before: Iterable[EgressRecord],
+    at: dt.datetime | None,
+    judge: Callable[[Answer], compare.Verdict],
 ) -> EgressRecord:
     fresh = EgressRecord(purpose=purpose, type=wanted.type, name=wanted.name, value=wanted.value)
     # What was seen before was about this record only if it has the same name and value.
-    previous = next((one for one in shown if (one.name, one.value) == (wanted.name, wanted.value)), None)
-    if answer is None or answer.name != wanted.name:
-        return previous if previous is not None else fresh
-    if answer.outcome is Outcome.FAILED:
-        return replace(
-            previous if previous is not None else fresh,
-            message=f"could not be looked up, which changes nothing: {answer.error}"[:_SHOWN],
-        )
-    verdict = judge(answer.texts)
-    seen = replace(
-        fresh,
-        state=verdict.state,
-        observed=_observed(purpose, answer.texts),
-        message=verdict.message,
-        checked_at=now.replace(microsecond=0),
-    )
-    if previous is None or previous.checked_at is None or replace(previous, checked_at=seen.checked_at) != seen:
-        return seen
-    return previous if now - previous.checked_at < CHECKED_AT_RESOLUTION else seen
-
-
-def _observed(purpose: EgressPurpose, texts: tuple[str, ...]) -> tuple[str, ...]:
-    """What to show of the answer: other TXT records at the name are none of our business."""
-    if purpose is EgressPurpose.SPF:
-        texts = tuple(text for text in texts if text.lower().lstrip(" \"'").startswith("v=spf"))
-    return tuple(sorted(texts))[:_OBSERVED_KEPT]
+    previous = next((one for one in before if (one.name, one.value) == (wanted.name, wanted.value)), None)
+    observed = shown(answer.texts if answer is not None else (), spf=purpose is EgressPurpose.SPF)
+    return seen(fresh, previous, answer, judge, observed, at, CHECKED_AT_RESOLUTION)

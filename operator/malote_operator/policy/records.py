@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 
 from malote_operator.api import names
+from malote_operator.api.egress import EgressRecord
 from malote_operator.api.sendingdomain import DkimPublish, Purpose, Record, RecordState, SendingDomain
 from malote_operator.dns import compare, expected
 from malote_operator.dns.model import Answer, Outcome
@@ -21,18 +23,21 @@ from .model import DkimPublicKey, DomainWorld
 CHECKED_AT_RESOLUTION = dt.timedelta(seconds=60)
 """`checkedAt` of a record that stays as it was moves in such steps, so that looking alone writes little."""
 
+_R = TypeVar("_R", Record, EgressRecord)
 _OBSERVED_KEPT = 10
+_MESSAGE_KEPT = 900
 _ONE_VALUE = frozenset({Purpose.DKIM, Purpose.RETURN_PATH_MX})
 _SPF = frozenset({Purpose.SPF, Purpose.RETURN_PATH_SPF})
 
 
-def records_of(domain: SendingDomain, world: DomainWorld, settings: Settings, now: dt.datetime) -> tuple[Record, ...]:
+def records_of(domain: SendingDomain, world: DomainWorld, settings: Settings) -> tuple[Record, ...]:
     """The SPF, DKIM and DMARC records with their values and states; the world must hold a key."""
     name, dns, key = domain.spec.domain, settings.dns, world.keys[-1]
-    seen = world.observation
-    spf_answer = seen.spf if seen else None
-    dmarc_answer = seen.dmarc if seen else None
-    dkim_answer = seen.dkim if seen else None
+    look = world.observation
+    at = look.at if look else None
+    spf_answer = look.spf if look else None
+    dmarc_answer = look.dmarc if look else None
+    dkim_answer = look.dkim if look else None
     before = {record.purpose: record for record in domain.status.records}
     dkim_wanted = _dkim_wanted(domain, key, settings)
     spf_wanted = expected.spf_record(name, dns.spf_include, _texts(spf_answer, before.get(Purpose.SPF)))
@@ -44,29 +49,26 @@ def records_of(domain: SendingDomain, world: DomainWorld, settings: Settings, no
         return compare.dkim(answer.texts, key.public_key)
 
     return (
-        _record(
-            Purpose.SPF, spf_wanted, spf_answer, before, now, lambda one: compare.spf(one.texts, dns.spf_include)
-        ),
-        _record(Purpose.DKIM, dkim_wanted, dkim_answer, before, now, dkim_verdict),
+        _record(Purpose.SPF, spf_wanted, spf_answer, before, at, lambda one: compare.spf(one.texts, dns.spf_include)),
+        _record(Purpose.DKIM, dkim_wanted, dkim_answer, before, at, dkim_verdict),
         _record(
             Purpose.DMARC,
             dmarc_wanted,
             dmarc_answer,
             before,
-            now,
+            at,
             lambda one: compare.dmarc(one.texts, dns.dmarc_policy),
         ),
     )
 
 
-def return_path_records_of(
-    domain: SendingDomain, world: DomainWorld, settings: Settings, now: dt.datetime
-) -> tuple[Record, ...]:
+def return_path_records_of(domain: SendingDomain, world: DomainWorld, settings: Settings) -> tuple[Record, ...]:
     """The MX and SPF records of the return path with their values and states; none before they were looked for."""
-    host, include, seen = domain.spec.return_path, settings.dns.spf_include, world.observation
+    host, include, look = domain.spec.return_path, settings.dns.spf_include, world.observation
+    at = look.at if look else None
     endpoint = names.endpoint_host(domain.spec.tenant_ref.name, settings)
-    mx_answer = seen.return_path_mx if seen else None
-    spf_answer = seen.return_path_spf if seen else None
+    mx_answer = look.return_path_mx if look else None
+    spf_answer = look.return_path_spf if look else None
     before = {record.purpose: record for record in domain.status.records if record.name == host}
     if Purpose.RETURN_PATH_SPF not in before and (spf_answer is None or spf_answer.name != host):
         return ()
@@ -74,10 +76,10 @@ def return_path_records_of(
     spf_wanted = expected.spf_record(host, include, _texts(spf_answer, before.get(Purpose.RETURN_PATH_SPF)))
     return (
         _record(
-            Purpose.RETURN_PATH_MX, mx_wanted, mx_answer, before, now, lambda one: compare.mx(one.texts, endpoint)
+            Purpose.RETURN_PATH_MX, mx_wanted, mx_answer, before, at, lambda one: compare.mx(one.texts, endpoint)
         ),
         _record(
-            Purpose.RETURN_PATH_SPF, spf_wanted, spf_answer, before, now, lambda one: compare.spf(one.texts, include)
+            Purpose.RETURN_PATH_SPF, spf_wanted, spf_answer, before, at, lambda one: compare.spf(one.texts, include)
         ),
     )
 
@@ -94,12 +96,49 @@ def wrong(records: tuple[Record, ...]) -> str:
     )
 
 
+def seen(
+    fresh: _R,
+    previous: _R | None,
+    answer: Answer | None,
+    judge: Callable[[Answer], compare.Verdict],
+    observed: tuple[str, ...],
+    at: dt.datetime | None,
+    resolution: dt.timedelta,
+) -> _R:
+    """A record with what the look at `at` showed of it; `fresh` is one of which nothing is known.
+
+    `previous`: what was known of the same record before. It stays where nobody looked; where the look-up failed,
+    with a message that this is no news; and where only the time of looking moved, by less than `resolution`.
+    """
+    known = previous if previous is not None else fresh
+    if at is None or answer is None or answer.name != fresh.name:
+        return known
+    if answer.outcome is Outcome.FAILED:
+        message = f"could not be looked up, which changes nothing: {answer.error}"[:_MESSAGE_KEPT]
+        return msgspec.structs.replace(known, message=message)
+    verdict, at = judge(answer), at.replace(microsecond=0)
+    record = msgspec.structs.replace(
+        fresh, state=verdict.state, observed=observed, message=verdict.message, checked_at=at
+    )
+    if previous is None or previous.checked_at is None:
+        return record
+    alike = msgspec.structs.replace(previous, checked_at=at) == record
+    return previous if alike and at - previous.checked_at < resolution else record
+
+
+def shown(texts: tuple[str, ...], *, spf: bool) -> tuple[str, ...]:
+    """What to show of an answer: beside an SPF record stand many TXT records that are none of our business."""
+    if spf:
+        texts = tuple(text for text in texts if text.lower().lstrip(" \"'").startswith("v=spf"))
+    return tuple(sorted(texts))[:_OBSERVED_KEPT]
+
+
 def _record(
     purpose: Purpose,
     wanted: expected.Wanted,
     answer: Answer | None,
     before: dict[Purpose, Record],
-    now: dt.datetime,
+    at: dt.datetime | None,
     judge: Callable[[Answer], compare.Verdict],
 ) -> Record:
     previous = before.get(purpose)
@@ -108,53 +147,15 @@ def _record(
     if previous is not None and purpose in _ONE_VALUE and previous.value != wanted.value:
         previous = None  # what was seen was another key, or another endpoint
     fresh = Record(purpose=purpose, type=wanted.type, name=wanted.name, value=wanted.value)
-    if answer is None or answer.name != wanted.name:
-        return previous if previous is not None else fresh
-    if answer.outcome is Outcome.FAILED:
-        return _unlearned(fresh, previous, answer)
-    verdict = judge(answer)
-    seen = (*answer.cname[:1], *answer.texts) if wanted.type == "CNAME" else answer.texts
-    record = Record(
-        purpose=purpose,
-        type=wanted.type,
-        name=wanted.name,
-        value=wanted.value,
-        state=verdict.state,
-        observed=_relevant(purpose, seen),
-        message=verdict.message,
-        checked_at=now.replace(microsecond=0),
-    )
-    return _steady(record, previous)
-
-
-def _unlearned(fresh: Record, previous: Record | None, answer: Answer) -> Record:
-    """After a failed look-up: the state stays what it was, and the message says that it is not news."""
-    message = f"could not be looked up, which changes nothing: {answer.error}"[:900]
-    if previous is None:
-        if fresh.purpose in _SPF:
-            message += "; if the domain has an SPF record already, add the include: to that one instead"
-        return msgspec.structs.replace(fresh, message=message)
-    return msgspec.structs.replace(previous, message=message)
-
-
-def _steady(record: Record, previous: Record | None) -> Record:
-    """The previous record where only the time of looking moved, and by little."""
-    if previous is None or previous.checked_at is None or record.checked_at is None:
-        return record
-    alike = (previous.value, previous.state, previous.observed, previous.message) == (
-        record.value,
-        record.state,
-        record.observed,
-        record.message,
-    )
-    return previous if alike and record.checked_at - previous.checked_at < CHECKED_AT_RESOLUTION else record
-
-
-def _relevant(purpose: Purpose, texts: tuple[str, ...]) -> tuple[str, ...]:
-    """What to show of the answer: at the domain itself stand many TXT records that are none of our business."""
-    if purpose in _SPF:
-        texts = tuple(text for text in texts if text.lower().lstrip(" \"'").startswith("v=spf"))
-    return tuple(sorted(texts))[:_OBSERVED_KEPT]
+    texts: tuple[str, ...] = ()
+    if answer is not None:
+        texts = (*answer.cname[:1], *answer.texts) if wanted.type == "CNAME" else answer.texts
+    observed = shown(texts, spf=purpose in _SPF)
+    record = seen(fresh, previous, answer, judge, observed, at, CHECKED_AT_RESOLUTION)
+    if previous is None and record.state is RecordState.UNKNOWN and record.message and purpose in _SPF:
+        merge = "; if the domain has an SPF record already, add the include: to that one instead"
+        record = msgspec.structs.replace(record, message=record.message + merge)
+    return record
 
 
 def _texts(answer: Answer | None, previous: Record | None) -> tuple[str, ...]:

@@ -77,7 +77,7 @@ def judge(domain: SendingDomain, world: DomainWorld, settings: Settings, now: dt
         # Nobody looks meanwhile: should it be offered again, both records have to be seen first.
         memory = ReturnPathMemory(host, memory.named_at)
         return ReturnPath(conditions=(no(CONDITION, "NotOffered", said),), memory=memory)
-    records = return_path_records_of(domain, world, settings, now)
+    records = return_path_records_of(domain, world, settings)
     return replace(_standing(host, world, records, memory, settings, now), records=records)
 
 

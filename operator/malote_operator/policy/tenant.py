@@ -70,7 +70,7 @@ def decide(tenant: Tenant, world: TenantWorld, settings: Settings, now: dt.datet
         if relay_wanted
         else tenant.status.endpoint,
         account_status=accounts.status(tenant, admitted, world.relay) if relay_wanted else tenant.status.accounts,
-        egress=egress.status(world.egress, tenant.status.egress, now),
+        egress=egress.status(world.egress, tenant.status.egress),
         next_look=_next_look(tenant, world, now),
     )
     relay = _relay_available(world, relay_wanted, approved)

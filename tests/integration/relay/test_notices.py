@@ -58,7 +58,7 @@ async def test_with_the_key_and_the_records_that_the_operator_makes_a_notice_pas
     file = key.file_name(secrets.NOTICES)
     (site.directory / KEYS_DIRECTORY / file).write_bytes(pair.private_pem)
     site.change(notices=Notices(keys=(DkimKey(selector=key.selector, file=file),)))
-    status = egress.status(EgressWorld(NAME, key), None, dt.datetime.now(dt.UTC))
+    status = egress.status(EgressWorld(NAME, key), None)
     assert status is not None
     for record in status.records:
         world.dns.set(record.name, record.type, record.value)

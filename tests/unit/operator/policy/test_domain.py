@@ -373,6 +373,7 @@ def test_looking_again_without_news_writes_nothing_new_for_a_minute() -> None:
     assert status_at(soon, seen(at=soon, spf=NO_SPF)) != domain.status
     later = NOW + dt.timedelta(seconds=60)
     assert status_at(later, seen(at=later)) != domain.status
+    assert status_at(NOW + dt.timedelta(days=1), seen()) == domain.status, "it was visited and not looked at"
 
 
 def test_what_could_not_be_done_shows_on_top() -> None:

@@ -33,8 +33,8 @@ def world(**observed: Any) -> EgressWorld:
     return EgressWorld(NAME, KEY, observation=seen(**RIGHT | observed))
 
 
-def shown(one: EgressWorld | None, before: EgressStatus | None = None, now: dt.datetime = NOW) -> EgressStatus:
-    status = egress.status(one, before, now)
+def shown(one: EgressWorld | None, before: EgressStatus | None = None) -> EgressStatus:
+    status = egress.status(one, before)
     assert status is not None
     return status
 
@@ -127,12 +127,19 @@ def test_a_record_that_is_shown_otherwise_now_is_not_shown_as_it_was() -> None:
 
 def test_looking_alone_moves_the_time_by_the_hour() -> None:
     before = shown(world())
-    assert shown(world(), before, NOW + dt.timedelta(minutes=59)) == before
+    assert shown(world(at=NOW + dt.timedelta(minutes=59)), before) == before
     later = NOW + dt.timedelta(hours=1)
-    assert {one.checked_at for one in shown(world(), before, later).records} == {later}
+    assert {one.checked_at for one in shown(world(at=later), before).records} == {later}
     soon = NOW + dt.timedelta(minutes=1)
-    spf, dkim = shown(world(spf=answer(NAME)), before, soon).records
+    spf, dkim = shown(world(spf=answer(NAME), at=soon), before).records
     assert (spf.checked_at, dkim.checked_at) == (soon, NOW)
+
+
+def test_a_visit_without_a_look_writes_nothing() -> None:
+    tenant, present = worlds.tenant(), replace(IN_ORDER, egress=world())
+    first = policy.status(tenant, decide(present), NOW)
+    tenant, later = msgspec.structs.replace(tenant, status=first), NOW + dt.timedelta(days=1)
+    assert policy.status(tenant, decide(present, tenant, later), later) == first
 
 
 def test_behind_a_smart_host_the_world_does_not_see_the_name() -> None:
@@ -143,7 +150,7 @@ def test_behind_a_smart_host_the_world_does_not_see_the_name() -> None:
 @pytest.mark.parametrize("unknown", [None, EgressWorld(NAME)])
 def test_without_plan_or_key_what_was_shown_stays(unknown: EgressWorld | None) -> None:
     before = shown(world())
-    assert egress.status(unknown, before, NOW) is before
+    assert egress.status(unknown, before) is before
     decision = decide(replace(IN_ORDER, egress=unknown, problems=(Problem("NameConflict", "not ours"),)))
     assert decision.egress is None
     assert table(decision.conditions)["EgressRecordsPublished"] == "Unknown/NotProvisioned"
