@@ -56,7 +56,9 @@ def status(world: EgressWorld | None, before: EgressStatus | None) -> EgressStat
 def condition(published: EgressStatus | None) -> Decided:
     """Whether the records are there; Ready does not wait for it."""
     if published is None:
-        return unknown(CONDITION, "NotProvisioned", "there is no relay, and so no key, yet")
+        return unknown(
+            CONDITION, "NotProvisioned", "the relay has no key yet; if it runs, the operator's log says why"
+        )
     lost = [one for one in published.records if one.state in {RecordState.MISSING, RecordState.MISMATCH}]
     if lost:
         said = "; ".join(f"{one.purpose.value}: {one.message or one.state.value}" for one in lost)

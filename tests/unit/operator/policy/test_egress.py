@@ -154,3 +154,4 @@ def test_without_plan_or_key_what_was_shown_stays(unknown: EgressWorld | None) -
     decision = decide(replace(IN_ORDER, egress=unknown, problems=(Problem("NameConflict", "not ours"),)))
     assert decision.egress is None
     assert table(decision.conditions)["EgressRecordsPublished"] == "Unknown/NotProvisioned"
+    assert "the operator's log says why" in condition(decision.conditions, "EgressRecordsPublished").message
