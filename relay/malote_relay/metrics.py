@@ -168,7 +168,7 @@ class Metrics:
         )
         self.config_error = Gauge(
             "malote_config_error",
-            "1 while the configuration on disk, or a part of it, cannot be used and what was there before is in force.",
+            "1 while the configuration on disk, or a part of it, cannot be used and an earlier one is in force.",
             registry=registry,
         )
         self.clock_steps = Counter(
