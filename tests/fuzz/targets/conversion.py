@@ -37,6 +37,7 @@ def check(data: bytes) -> None:
     after = _parts(result)
     assert [(kind, octets) for kind, octets, _ in after] == [(kind, octets) for kind, octets, _ in before]
     changed = any(octets is not None and not octets.isascii() for _, octets, _ in before)
+    changed = changed or data.lower().startswith(b"dkim-signature")  # ours, readable or not: it is made anew
     assert changed or not data.isascii() or b"8bit" in data.lower() or b"binary" in data.lower() or result == data
 
 
