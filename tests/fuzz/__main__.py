@@ -13,6 +13,8 @@ from pathlib import Path
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from tests.fuzz.target import CORPUS, Target, all_targets
 
+from malote_dev.toolchain import cache_directory
+
 
 class Counting:
     """The target's check, counted, and each input that breaks it kept."""
@@ -65,20 +67,25 @@ def by_hypothesis(check: Counting, seconds: float) -> None:
 
 
 def by_atheris(check: Counting, seconds: float, import_target: Callable[[], Target]) -> None:
-    """libFuzzer's search, guided by the code that inputs reach. Ends the process."""
+    """libFuzzer's search, guided by the code that inputs reach. Ends the process.
+
+    Inputs that reached something new stay in the cache: the next run begins where this one ends.
+    """
     import atheris
 
     with atheris.instrument_imports(include=["malote_relay"]):
         check.target = import_target()
+    reached = cache_directory() / "fuzz" / check.target.name
+    reached.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="fuzz-") as place:
         seeds, words = Path(place, "seeds"), Path(place, "words")
         seeds.mkdir()
         for number, one in enumerate([*check.target.seeds, *(path.read_bytes() for path in check.target.found)]):
             (seeds / str(number)).write_bytes(one)
         words.write_text("".join(f'"{_escaped(word)}"\n' for word in check.target.words))
-        arguments = [sys.argv[0], str(seeds), f"-max_total_time={int(seconds)}", f"-dict={words}", "-max_len=8192",
-                     f"-artifact_prefix={place}/", "-print_final_stats=1", "-verbosity=0"]  # fmt: skip
-        atheris.Setup(arguments, _kept(check))
+        options = [f"-max_total_time={int(seconds)}", f"-dict={words}", "-max_len=8192", f"-artifact_prefix={place}/",
+                   "-print_final_stats=1", "-verbosity=0"]  # fmt: skip
+        atheris.Setup([sys.argv[0], str(reached), str(seeds), *options], _kept(check))
         atheris.Fuzz()
 
 
