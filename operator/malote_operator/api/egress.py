@@ -46,14 +46,19 @@ class Egress(Struct, frozen=True, kw_only=True):
 
 
 class EgressPurpose(enum.StrEnum):
-    """What a record at a relay's EHLO name is for."""
+    """What a record of a relay's EHLO name is for: its address, what leads back from that, and its own messages."""
 
+    ADDRESS = "Address"
+    PTR = "PTR"
     SPF = "SPF"
     DKIM = "DKIM"
 
 
 class EgressRecord(Struct, frozen=True, kw_only=True):
-    """A DNS record for the platform team to publish, and what was seen of it; as a SendingDomain's records."""
+    """A DNS record for the platform team to publish, and what was seen of it; as a SendingDomain's records.
+
+    The `value` of an address is empty where the operator does not know the one that mail leaves from.
+    """
 
     purpose: EgressPurpose
     type: str

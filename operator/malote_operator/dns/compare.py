@@ -250,6 +250,27 @@ def mx(records: Sequence[str], endpoint: str) -> Verdict:
     return _found()
 
 
+def host_address(addresses: Sequence[str], wanted: str) -> Verdict:
+    """The addresses of an EHLO name against the one that mail leaves from; "": any, since that one is not known."""
+    if not addresses:
+        return _missing("the name has no A or AAAA record: publish one with the address that mail leaves from")
+    if wanted and wanted not in addresses:
+        return _mismatch(f"the name leads to {', '.join(addresses[:3])} and not to {wanted}, which mail leaves from")
+    return _found()
+
+
+def host_reverse(names: Sequence[str], wanted: str, address: str) -> Verdict:
+    """The names that an address leads back to against the EHLO name: receivers look whether they agree."""
+    if not names:
+        return _missing(f"{address} has no PTR record: whoever provides the address sets it")
+    if wanted.lower() not in names:
+        return _mismatch(
+            f"{address} leads back to {', '.join(names[:3])} and not to {wanted}: whoever provides the address sets"
+            f" it; if mail does not leave from it, take it from the addresses of {wanted}"
+        )
+    return _found()
+
+
 def _mx_record(text: str) -> tuple[int, str]:
     preference, _, host = text.partition(" ")
     return int(preference), host.rstrip(".").lower()

@@ -7,6 +7,7 @@ good enough is shown as it is; the DKIM value is the only one that belongs to th
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,6 +37,25 @@ def helo_spf(helo_name: str) -> Wanted:
     Its own A and AAAA records may send: the name must have those of the addresses that mail leaves from anyway.
     """
     return Wanted("TXT", helo_name, f"{spf.VERSION} a -all")
+
+
+def host_address(helo_name: str, source_address: str) -> Wanted:
+    """The address record of an EHLO name (RFC 5321 section 4.1.4); without a value if mail's source is not public."""
+    try:
+        source = ipaddress.ip_address(source_address)
+    except ValueError:  # none is configured, or one that the relay refuses, which Ready tells
+        return Wanted("A", helo_name, "")
+    return Wanted("AAAA" if source.version == 6 else "A", helo_name, str(source) if source.is_global else "")
+
+
+def reverse_name(address: str) -> str:
+    """Where the PTR records of an address are (RFC 1035 section 3.5, RFC 3596 section 2.5)."""
+    return ipaddress.ip_address(address).reverse_pointer
+
+
+def host_reverse(helo_name: str, reverse: str) -> Wanted:
+    """The PTR record that leads from an address back to the EHLO name."""
+    return Wanted("PTR", reverse, helo_name)
 
 
 def dkim_name(domain: str, selector: str) -> str:

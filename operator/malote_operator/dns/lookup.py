@@ -27,7 +27,10 @@ import dns.rdatatype
 import dns.rdtypes.ANY.CNAME
 import dns.rdtypes.ANY.MX
 import dns.rdtypes.ANY.NS
+import dns.rdtypes.ANY.PTR
 import dns.rdtypes.ANY.TXT
+import dns.rdtypes.IN.A
+import dns.rdtypes.IN.AAAA
 import dns.resolver
 import dns.rrset
 
@@ -41,6 +44,8 @@ _SERVERS_ASKED = 3
 _SERVERS_KEPT = 6
 _TEXT_LIMIT = 1024
 _TEXTS_KEPT = 50
+_REVERSED = 5
+_IN_ORDER = frozenset({dns.rdatatype.TXT, dns.rdatatype.MX})
 _CACHE_SECONDS = 60.0
 _CACHE_SIZE = 10_000
 
@@ -81,18 +86,27 @@ class Lookup:
         self._resolver.cache = None
 
     async def observe(
-        self, domain: str, selector: str | None, return_path: str = "", *, spf: bool = True, dmarc: bool = True
+        self,
+        domain: str,
+        selector: str | None,
+        return_path: str = "",
+        *,
+        spf: bool = True,
+        dmarc: bool = True,
+        host: bool = False,
     ) -> Observation:
         """Ask for the SPF and DMARC records, the DKIM record of a selector, and those of a return path.
 
-        Never raises for trouble with DNS. Takes at most three times the configured time-out.
+        With `host` also for the domain's addresses, and the names that these lead back to. Never raises for trouble
+        with DNS. Takes at most three times the configured time-out, with `host` six times.
         """
-        of_spf, of_dmarc, dkim, return_path_mx, return_path_spf = await asyncio.gather(
+        of_spf, of_dmarc, dkim, return_path_mx, return_path_spf, (addresses, reverse) = await asyncio.gather(
             self._ask(domain) if spf else _nothing(),
             self._ask(f"_dmarc.{domain}") if dmarc else _nothing(),
             self._ask(expected.dkim_name(domain, selector)) if selector else _nothing(),
             self._ask(return_path, dns.rdatatype.MX) if return_path else _nothing(),
             self._ask(return_path) if return_path else _nothing(),
+            self._host(domain) if host else _no_host(),
         )
         return Observation(
             at=self._clock(),
@@ -101,7 +115,18 @@ class Lookup:
             dkim=dkim,
             return_path_mx=return_path_mx,
             return_path_spf=return_path_spf,
+            host=addresses,
+            reverse=reverse,
         )
+
+    async def _host(self, name: str) -> tuple[Answer, tuple[Answer, ...]]:
+        of_a, of_aaaa = await asyncio.gather(self._ask(name, dns.rdatatype.A), self._ask(name, dns.rdatatype.AAAA))
+        if failed := next((one for one in (of_a, of_aaaa) if one.outcome is Outcome.FAILED), None):
+            return failed, ()  # half of the addresses are not what the host has
+        texts = (*of_a.texts, *of_aaaa.texts)
+        answer = Answer(name, Outcome.ANSWERED if texts else Outcome.ABSENT, texts, of_a.cname or of_aaaa.cname)
+        reverse = (self._ask(expected.reverse_name(address), dns.rdatatype.PTR) for address in texts[:_REVERSED])
+        return answer, tuple(await asyncio.gather(*reverse))
 
     async def _ask(self, name: str, kind: dns.rdatatype.RdataType = dns.rdatatype.TXT) -> Answer:
         try:
@@ -222,6 +247,10 @@ async def _nothing() -> None:
     return None
 
 
+async def _no_host() -> tuple[None, tuple[Answer, ...]]:
+    return None, ()
+
+
 def _read(response: dns.message.Message, name: dns.name.Name, kind: dns.rdatatype.RdataType) -> _Reply:
     """The CNAME chain from `name` within one response, and the texts at its end."""
     chain: list[dns.name.Name] = []
@@ -241,14 +270,21 @@ def _read(response: dns.message.Message, name: dns.name.Name, kind: dns.rdatatyp
 
 
 def _texts(rrset: dns.rrset.RRset) -> tuple[str, ...]:
-    """TXT records' strings joined without a space (RFC 7208 section 3.3, RFC 6376 section 3.6.2.2); MX as words."""
+    """TXT records' strings joined without a space (RFC 7208 section 3.3, RFC 6376 section 3.6.2.2); others as words.
+
+    Addresses and names of hosts are sorted: name servers turn them round with each answer, which is no news.
+    """
     texts: list[str] = []
     for one in list(rrset)[:_TEXTS_KEPT]:
         if isinstance(one, dns.rdtypes.ANY.TXT.TXT):
             texts.append(_printable(b"".join(one.strings)[:_TEXT_LIMIT]))
         elif isinstance(one, dns.rdtypes.ANY.MX.MX):
             texts.append(f"{one.preference} {_shown(one.exchange)}")
-    return tuple(texts)
+        elif isinstance(one, dns.rdtypes.IN.A.A | dns.rdtypes.IN.AAAA.AAAA):
+            texts.append(one.address)
+        elif isinstance(one, dns.rdtypes.ANY.PTR.PTR):
+            texts.append(_shown(one.target))
+    return tuple(texts) if rrset.rdtype in _IN_ORDER else tuple(sorted(texts))
 
 
 def _printable(text: bytes) -> str:

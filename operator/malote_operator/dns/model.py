@@ -17,9 +17,10 @@ class Outcome(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The TXT records at `name`: each with its strings joined, in the order of the answer; or the MX records.
+    """The TXT records at `name`: each with its strings joined, in the order of the answer; or those of another type.
 
-    Of an MX record `texts` has preference and host in lower case, without a final dot: ``10 mx.example``.
+    Of an MX record `texts` has preference and host, of a PTR record the host, in lower case and without a final dot:
+    ``10 mx.example``. Of a host it has the addresses.
     `cname` is the chain of names that `name` leads to through CNAMEs (absolute, lower case, no final dot);
     `error` says for people what went wrong when `outcome` is FAILED.
     """
@@ -35,7 +36,8 @@ class Answer:
 class Observation:
     """What a domain's servers said at one time.
 
-    None is what was not asked for: `dkim` without a selector, the last two without a return path.
+    None is what was not asked for: `dkim` without a selector, those of a return path without one. `host` are the
+    addresses, A and AAAA, of the domain as a host; `reverse` is what the first of them lead back to, each.
     """
 
     at: dt.datetime
@@ -44,9 +46,11 @@ class Observation:
     dkim: Answer | None = None
     return_path_mx: Answer | None = None
     return_path_spf: Answer | None = None
+    host: Answer | None = None
+    reverse: tuple[Answer, ...] = ()
 
     @property
     def answers(self) -> tuple[Answer, ...]:
         """All that there are."""
-        found = (self.spf, self.dkim, self.dmarc, self.return_path_mx, self.return_path_spf)
+        found = (self.spf, self.dkim, self.dmarc, self.return_path_mx, self.return_path_spf, self.host, *self.reverse)
         return tuple(answer for answer in found if answer is not None)

@@ -1,6 +1,7 @@
 """What the DNS must say of a relay's EHLO name, and what it says.
 
-The relay's own messages (notices to senders, TLS reports) come from that name, with a null reverse-path: so SPF looks
+Receivers look whether the name leads to the address that mail comes from, and the address back to the name. The
+relay's own messages (notices to senders, TLS reports) come from that name, with a null reverse-path: so SPF looks
 at it (RFC 7208 section 2.4), and DKIM signs for it. The records are the platform team's to publish. Mail of tenants
 leaves without them, so that nothing waits for them; they are only shown.
 """
@@ -8,12 +9,13 @@ leaves without them, so that nothing waits for them; they are only shown.
 from __future__ import annotations
 
 import datetime as dt
+import functools
 from collections.abc import Callable, Iterable
 
 from malote_operator.api.egress import EgressPurpose, EgressRecord, EgressStatus
 from malote_operator.api.sendingdomain import RecordState
 from malote_operator.dns import compare, expected
-from malote_operator.dns.model import Answer
+from malote_operator.dns.model import Answer, Outcome
 
 from .conditions import no, unknown, yes
 from .model import Decided, EgressWorld
@@ -41,6 +43,15 @@ def status(world: EgressWorld | None, before: EgressStatus | None) -> EgressStat
     )
     if world.smart_host:
         return EgressStatus(helo_name=name, records=(dkim,))  # the world sees the smart host's name
+    leads = expected.host_address(name, world.source_address)
+    address = _record(
+        EgressPurpose.ADDRESS,
+        leads,
+        look.host if look is not None else None,
+        known,
+        at,
+        lambda one: compare.host_address(one.texts, leads.value),
+    )
     wanted = expected.helo_spf(name)
     spf = _record(
         EgressPurpose.SPF,
@@ -50,7 +61,29 @@ def status(world: EgressWorld | None, before: EgressStatus | None) -> EgressStat
         at,
         lambda one: compare.helo_spf(one.texts, wanted.value),
     )
-    return EgressStatus(helo_name=name, records=(spf, dkim))
+    return EgressStatus(helo_name=name, records=(address, *_reverse(world, known), spf, dkim))
+
+
+def _reverse(world: EgressWorld, before: Iterable[EgressRecord]) -> tuple[EgressRecord, ...]:
+    """The PTR record of each address that the name has; while these cannot be had, those that were shown stay."""
+    name, look = world.helo_name, world.observation
+    if look is None or look.host is None or look.host.name != name or look.host.outcome is Outcome.FAILED:
+        return tuple(one for one in before if one.purpose is EgressPurpose.PTR and one.value == name)
+    return tuple(
+        _record(
+            EgressPurpose.PTR,
+            expected.host_reverse(name, answer.name),
+            answer,
+            before,
+            look.at,
+            functools.partial(_leads_back, name, address),
+        )
+        for address, answer in zip(look.host.texts, look.reverse, strict=False)  # of many addresses not all are asked
+    )
+
+
+def _leads_back(name: str, address: str, answer: Answer) -> compare.Verdict:
+    return compare.host_reverse(answer.texts, name, address)
 
 
 def condition(published: EgressStatus | None) -> Decided:

@@ -163,12 +163,14 @@ class RelayObservation:
 class EgressWorld:
     """How the relay appears to the world. `key`: of its own messages (None: it cannot be had now).
 
-    `smart_host`: one takes all mail, so that the world sees its name. `observation`: of the records at `helo_name`.
+    `smart_host`: one takes all mail, so that the world sees its name. `source_address`: that mail leaves from; "" if
+    none is configured. `observation`: of the records at `helo_name`.
     """
 
     helo_name: str
     key: DkimPublicKey | None = None
     smart_host: bool = False
+    source_address: str = ""
     observation: Observation | None = None
 
 

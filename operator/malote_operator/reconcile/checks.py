@@ -23,7 +23,14 @@ class Observe(Protocol):
     """Asks DNS for the records of a domain, as `Lookup.observe`."""
 
     async def __call__(
-        self, domain: str, selector: str | None, return_path: str = "", *, spf: bool = True, dmarc: bool = True
+        self,
+        domain: str,
+        selector: str | None,
+        return_path: str = "",
+        *,
+        spf: bool = True,
+        dmarc: bool = True,
+        host: bool = False,
     ) -> Observation:
         """What was seen; raises nothing for trouble with DNS."""
         ...
@@ -53,10 +60,11 @@ class Checks:
         return_path: str = "",
         spf: bool = True,
         dmarc: bool = True,
+        host: bool = False,
     ) -> None:
         """Check the domain now, unless that is going on already; `ended` is called afterwards."""
         if uid not in self._running:
-            asking = functools.partial(self._observe, domain, selector, return_path, spf=spf, dmarc=dmarc)
+            asking = functools.partial(self._observe, domain, selector, return_path, spf=spf, dmarc=dmarc, host=host)
             self._running[uid] = asyncio.create_task(self._check(uid, domain, selector, asking, ended))
 
     def running(self, uid: str) -> bool:

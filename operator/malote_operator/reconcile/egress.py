@@ -23,7 +23,7 @@ domain's, up to `verifiedRecheck`: nothing waits for them."""
 class _Watch:
     name: str
     selector: str
-    spf: bool
+    smart_host: bool
     timer: asyncio.TimerHandle | None = None
 
 
@@ -46,14 +46,14 @@ class EgressChecks:
             watch.timer.cancel()
         self._context.checks.forget(tenant_uid)
 
-    def of(self, tenant: Tenant, name: str, selector: str, *, spf: bool) -> Observation | None:
-        """What was seen last; None: nothing yet. From now on it is looked for: `spf` besides the key, or not."""
+    def of(self, tenant: Tenant, name: str, selector: str, *, smart_host: bool) -> Observation | None:
+        """What was seen last; None: nothing yet. From now on it is looked for; behind a smart host only the key."""
         uid = tenant.metadata.uid
         watch = self._watches.get(uid)
-        if watch is None or (watch.name, watch.selector, watch.spf) != (name, selector, spf):
+        if watch is None or (watch.name, watch.selector, watch.smart_host) != (name, selector, smart_host):
             first = watch is None
             self.forget(uid)
-            watch = self._watches[uid] = _Watch(name, selector, spf)
+            watch = self._watches[uid] = _Watch(name, selector, smart_host)
             if first:
                 # At the operator's start all tenants come at once. Where something is shown that can wait longer.
                 shown = tenant.status.egress is not None
@@ -77,7 +77,8 @@ class EgressChecks:
             watch.timer = loop.call_later(self._interval(tenant), self._look, tenant, watch)
 
         # No DMARC record is expected at this name: that of the domain above it counts (RFC 7489 section 6.6.3).
-        context.checks.start(uid, watch.name, watch.selector, ended, spf=watch.spf, dmarc=False)
+        visible = not watch.smart_host
+        context.checks.start(uid, watch.name, watch.selector, ended, spf=visible, dmarc=False, host=visible)
 
     def _interval(self, tenant: Tenant) -> float:
         dns, born = self._context.settings.dns, tenant.metadata.creation_timestamp

@@ -206,7 +206,8 @@ class Tenants:
             helo_name=leaves.helo_name,
             key=key,
             smart_host=smart_host,
-            observation=self._egress.of(tenant, leaves.helo_name, key.selector, spf=not smart_host)
+            source_address=leaves.source_address if leaves.socks5 is None else "",
+            observation=self._egress.of(tenant, leaves.helo_name, key.selector, smart_host=smart_host)
             if key is not None
             else None,
         )

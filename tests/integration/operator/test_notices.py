@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -51,7 +52,8 @@ def test_a_notice_passes_dmarc_by_the_records_that_the_tenant_shows(
     eventually(lambda: acme.condition("EgressRecordsPublished").get("reason") == "Missing", within=40)
     shown = acme.status()["egress"]
     assert shown["heloName"] == name
-    spf, dkim = shown["records"]
+    address, spf, dkim = shown["records"]
+    assert (address["name"], address["state"]) == (name, "Missing")
     assert (spf["name"], spf["value"]) == (name, "v=spf1 a -all")
     assert dkim["name"].endswith(f"._domainkey.{name}")
     for record in (spf, dkim):
@@ -61,10 +63,12 @@ def test_a_notice_passes_dmarc_by_the_records_that_the_tenant_shows(
     (report,) = recipients.received(1)
     assert (report.mail_from, report.recipients, report.helo) == ("", (app.sender,), name)
     acme.dns.set(name, "A", report.peer)
+    acme.dns.set(ipaddress.ip_address(report.peer).reverse_pointer, "PTR", f"{name}.")
     verdict = recipients.loop.run(verify(report.content, report.peer, report.helo, report.mail_from, acme.dns))
     assert verdict.all_pass, str(verdict)
     eventually(lambda: acme.condition("EgressRecordsPublished").get("status") == "True", within=40)
-    assert {one["state"] for one in acme.status()["egress"]["records"]} == {"Found"}
+    states = {one["purpose"]: one["state"] for one in acme.status()["egress"]["records"]}
+    assert states == dict.fromkeys(("Address", "PTR", "SPF", "DKIM"), "Found")
 
 
 def test_the_key_is_made_once_and_comes_back_when_its_secret_is_deleted(

@@ -177,6 +177,29 @@ async def test_a_circle_of_cnames_ends_as_a_failure(world: DnsServer) -> None:
     assert there(seen.dmarc).outcome is Outcome.FAILED
 
 
+async def test_a_host_has_addresses_of_both_families_and_each_leads_back(world: DnsServer) -> None:
+    world.set("acme.example", "A", "192.0.2.9", "192.0.2.25")
+    world.set("acme.example", "AAAA", "2001:db8::25")
+    world.set("25.2.0.192.in-addr.arpa", "CNAME", "25.sub.acme.example.")  # RFC 2317
+    world.set("25.sub.acme.example", "PTR", "Out.Acme.Example.")
+    world.set(f"5.2{'.0' * 22}.8.b.d.0.1.0.0.2.ip6.arpa", "PTR", "b.example.", "a.example.")
+    seen = await lookup(world).observe("acme.example", "m1", host=True)
+    assert there(seen.host).texts == ("192.0.2.25", "192.0.2.9", "2001:db8::25")
+    assert [one.texts for one in seen.reverse] == [("out.acme.example",), (), ("a.example", "b.example")]
+    assert [one.outcome for one in seen.reverse] == [Outcome.ANSWERED, Outcome.ABSENT, Outcome.ANSWERED]
+    assert seen.reverse[0].name == "25.2.0.192.in-addr.arpa"
+
+
+async def test_a_host_without_addresses_has_none_and_servers_that_fail_leave_them_unknown(
+    world: DnsServer,
+) -> None:
+    none = await lookup(world).observe("acme.example", "m1", host=True)
+    assert (there(none.host).outcome, none.reverse) == (Outcome.ABSENT, ())
+    world.fail("acme.example", "SERVFAIL")
+    failed = await lookup(world).observe("acme.example", "m1", host=True)
+    assert (there(failed.host).outcome, failed.reverse) == (Outcome.FAILED, ())
+
+
 async def test_only_what_is_wanted_is_asked_for(world: DnsServer) -> None:
     world.fail("_dmarc.acme.example", "SERVFAIL")
     seen = await lookup(world).observe("acme.example", "m1", dmarc=False)

@@ -85,10 +85,12 @@ def seen(
     dmarc: Answer | None = None,
     return_path_mx: Answer | None = None,
     return_path_spf: Answer | None = None,
+    host: Answer | None = None,
+    reverse: tuple[Answer, ...] = (),
     at: dt.datetime = NOW,
     name: str = "acme.example",
 ) -> Observation:
-    """What DNS showed: all three records right unless told otherwise, and no return path looked for."""
+    """What DNS showed: all three records right unless told otherwise, and no return path or host looked for."""
     key_name = expected.dkim_name(name, KEY.selector)
     return Observation(
         at=at,
@@ -97,6 +99,8 @@ def seen(
         dmarc=dmarc or answer(f"_dmarc.{name}", DMARC),
         return_path_mx=return_path_mx,
         return_path_spf=return_path_spf,
+        host=host,
+        reverse=reverse,
     )
 
 

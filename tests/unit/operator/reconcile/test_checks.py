@@ -21,7 +21,14 @@ class Dns:
         self.broken = False
 
     async def observe(
-        self, domain: str, selector: str | None, return_path: str = "", *, spf: bool = True, dmarc: bool = True
+        self,
+        domain: str,
+        selector: str | None,
+        return_path: str = "",
+        *,
+        spf: bool = True,
+        dmarc: bool = True,
+        host: bool = False,
     ) -> Observation:
         self.asked.append((domain, selector, return_path))
         await self.go.wait()

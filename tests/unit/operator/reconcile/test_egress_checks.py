@@ -31,17 +31,24 @@ class World:
         self.leading = True
         self.texts: tuple[str, ...] = ()
         self.asked: list[str] = []
-        self.wanted: tuple[bool, bool] | None = None
+        self.wanted: tuple[bool, bool, bool] | None = None
         self.woken: list[Key] = []
 
     def now(self) -> dt.datetime:
         return worlds.NOW
 
     async def observe(
-        self, domain: str, selector: str | None, return_path: str = "", *, spf: bool = True, dmarc: bool = True
+        self,
+        domain: str,
+        selector: str | None,
+        return_path: str = "",
+        *,
+        spf: bool = True,
+        dmarc: bool = True,
+        host: bool = False,
     ) -> Observation:
         self.asked.append(f"{selector} {domain}")
-        self.wanted = (spf, dmarc)
+        self.wanted = (spf, dmarc, host)
         answer = Answer(domain, Outcome.ANSWERED, self.texts)
         return Observation(at=dt.datetime.now(dt.UTC), spf=answer if spf else None, dkim=answer)
 
@@ -68,7 +75,7 @@ def checks(world: World) -> EgressChecks:
 async def test_the_tenant_is_visited_when_an_answer_changed_and_not_for_looking_alone() -> None:
     world = World()
     egress = checks(world)
-    assert egress.of(ACME, NAME, "m1", spf=True) is None
+    assert egress.of(ACME, NAME, "m1", smart_host=False) is None
     await world.looked(1)
     assert world.woken == [Key("Tenant", "", "acme")]
     await world.looked(4)
@@ -76,7 +83,7 @@ async def test_the_tenant_is_visited_when_an_answer_changed_and_not_for_looking_
     world.texts = ("v=spf1 a -all",)
     await world.looked(len(world.asked) + 2)
     assert len(world.woken) == 2
-    seen = egress.of(ACME, NAME, "m1", spf=True)
+    seen = egress.of(ACME, NAME, "m1", smart_host=False)
     assert seen is not None
     assert seen.spf is not None
     assert seen.spf.texts == world.texts
@@ -87,28 +94,30 @@ async def test_visits_alone_ask_nothing_and_another_name_or_key_is_looked_at_at_
     world = World(pending_recheck=60.0)
     egress = checks(world)
     for _ in range(3):
-        egress.of(ACME, NAME, "m1", spf=True)
+        egress.of(ACME, NAME, "m1", smart_host=False)
     world.due(egress)
     await world.looked(1)
-    egress.of(ACME, NAME, "m1", spf=True)
+    egress.of(ACME, NAME, "m1", smart_host=False)
     assert world.asked == [f"m1 {NAME}"]
-    assert egress.of(ACME, "other.example.net", "m1", spf=True) is None, "what was seen is not about this name"
+    assert egress.of(ACME, "other.example.net", "m1", smart_host=False) is None, (
+        "what was seen is not about this name"
+    )
     await world.looked(2)
-    egress.of(ACME, "other.example.net", "m2", spf=True)
+    egress.of(ACME, "other.example.net", "m2", smart_host=False)
     await world.looked(3)
     assert world.asked[1:] == ["m1 other.example.net", "m2 other.example.net"]
 
 
-async def test_only_what_is_wanted_is_asked_for_and_counted_and_spf_at_once_when_it_is_wanted_again() -> None:
+async def test_behind_a_smart_host_only_the_key_is_looked_for_and_the_rest_at_once_when_it_goes() -> None:
     world = World(pending_recheck=60.0)
     egress = checks(world)
-    egress.of(ACME, NAME, "m1", spf=False)
+    egress.of(ACME, NAME, "m1", smart_host=True)
     world.due(egress)
     await world.looked(1)
-    assert world.wanted == (False, False)
-    egress.of(ACME, NAME, "m1", spf=True)
+    assert world.wanted == (False, False, False)
+    egress.of(ACME, NAME, "m1", smart_host=False)
     await world.looked(2)
-    assert world.wanted == (True, False)
+    assert world.wanted == (True, False, True)
     egress.clear()
 
 
@@ -116,7 +125,7 @@ async def test_only_what_is_wanted_is_asked_for_and_counted_and_spf_at_once_when
 async def test_it_ends_with_the_tenant_and_with_leadership(end: str) -> None:
     world = World()
     egress = checks(world)
-    egress.of(ACME, NAME, "m1", spf=True)
+    egress.of(ACME, NAME, "m1", smart_host=False)
     await world.looked(2)
     if end == "forget":
         egress.forget(ACME.metadata.uid)
@@ -147,7 +156,7 @@ async def test_tenants_that_come_together_are_not_looked_at_together() -> None:
     for number in range(50):
         metadata = msgspec.structs.replace(ACME.metadata, uid=f"uid-{number}")
         tenant = Tenant(metadata=metadata, spec=ACME.spec)
-        egress.of(tenant, NAME, "m1", spf=True)
+        egress.of(tenant, NAME, "m1", smart_host=False)
         timer = egress._watches[f"uid-{number}"].timer
         assert timer is not None
         firsts.append(timer.when() - began)
