@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from malote_relay.bounces.arf import parse_arf
 from malote_relay.bounces.dsn import Action, RecipientStatus, automatic, parse_dsn
-from malote_relay.bounces.text import Kind
+from malote_relay.bounces.text import Kind, recognise
 from malote_relay.bounces.verdict import verdict
 from malote_relay.delivery.notices.allowance import HOUR
 from malote_relay.delivery.notices.dsn import Reporter, Returned, notice
@@ -379,3 +379,23 @@ def test_work_is_bounded_whatever_comes(content: bytes) -> None:
     parse_arf(content)
     automatic(content)
     assert time.process_time() - began < 4.0  # a second or less when nothing else runs
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["\n", ">\n", " \n", "--\n", "> -\n"],
+    ids=["empty lines", "quoted empty lines", "blank lines", "rules", "quoted dashes"],
+)
+def test_a_text_of_very_many_lines_costs_no_more_than_as_many_characters(pattern: str) -> None:
+    """It may come from anybody, and while a pattern is looked for nothing else in the relay is done."""
+
+    def seconds(characters: int) -> float:
+        body = "x\n" + pattern * (characters // len(pattern))
+        times = []
+        for _ in range(3):
+            began = time.process_time()
+            recognise([], body)
+            times.append(time.process_time() - began)
+        return min(times)
+
+    assert seconds(20_000) < 8 * seconds(5_000)  # four times as much; sixteen times if it were quadratic
