@@ -140,7 +140,8 @@ class Body:
             with contextlib.suppress(OSError):
                 self._file.close()
             for path in (self._path, self._headed, self.final):
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # the next start removes what is left
+                    path.unlink(missing_ok=True)
 
     def _reserve(self, count: int) -> None:
         if self._spool.in_flight + count > self._spool.most_in_flight:

@@ -143,8 +143,11 @@ class Session(SignsIn):
             raise
         except Exception:
             _log.exception("a command failed", verb=verb)
+            midway = self._transfer is not None and self._transfer.midway
             self._set_rset_state()
             await self.push(replies.INTERNAL_ERROR)
+            if midway:  # the rest of the content is still to come, and must not be taken for commands
+                self.leave()
         self._idle += verb in _IDLE
         if self._bad > MAX_BAD_COMMANDS or self._idle > MAX_IDLE_COMMANDS:
             self.leave(replies.TOO_MANY_ERRORS)

@@ -23,6 +23,7 @@ class Transfer:
 
     `refusal` says why it is not taken, once it is not; its body is discarded by then. Without a body there is
     nothing to take: what comes is only read. Every method raises Gone when the client leaves, or goes on and on.
+    `midway` while what comes next is content, even for whoever is told of an error.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class Transfer:
     ) -> None:
         self.body = body
         self.refusal = refusal
+        self.midway = False
         self._wire = wire
         self._limit = limit
         self._seconds = seconds
@@ -41,15 +43,18 @@ class Transfer:
     async def data(self) -> None:
         """Take what follows DATA, up to its end."""
         reader = DataReader(self._limit)
+        self.midway = True
         self._allow_time()
         rest = b""
         while not reader.finished:
             content, rest = reader.feed(await self._block())
             self._take(content, reader.flaw)
         self._wire.unread(rest)
+        self.midway = False
 
     async def chunk(self, size: int, *, last: bool) -> None:
         """Take so many octets, which may be none."""
+        self.midway = True
         if self.refusal is None and self._chunks.size + size > self._limit:
             self._refuse(replies.too_big(self._limit))
         self._allow_time()
@@ -57,6 +62,7 @@ class Transfer:
             octets = await self._block(size)
             size -= len(octets)
             self._take(self._chunks.feed(octets), self._chunks.flaw)
+        self.midway = False
         if last:
             self._take(self._chunks.end(), self._chunks.flaw)
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from malote_relay.submission.body import Body
+
 
 async def test_international_addresses_are_taken_with_smtputf8(relay: Any, world: Any) -> None:
     world.dns.set("xn--nandu-pta.example", "MX", "10 mx.dest.example.")
@@ -119,5 +121,25 @@ async def test_a_client_that_never_stops_sending_is_cut_off(start: Callable[[], 
     for _ in range(40):
         dialogue.send(b"x" * 70 + b"\r\n" + b"y" * 65_000 + b"\r\n")
     assert (await dialogue.read())[:3] in {"550", "552"}
+    assert await dialogue.closed()
+    await relay.keeps_nothing()
+
+
+@pytest.mark.parametrize("verb", ["DATA", "BDAT 100 LAST"])
+async def test_nothing_behind_a_defect_in_the_midst_of_content_is_a_command(
+    relay: Any, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    def broken(body: Body, content: bytes) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Body, "write", broken)
+    dialogue = await relay.signed_in()
+    await dialogue.say("MAIL FROM:<ana@acme.example>")
+    await dialogue.say("RCPT TO:<bob@dest.example>")
+    dialogue.send(verb)
+    if verb == "DATA":
+        assert (await dialogue.read()).startswith("354 ")
+    dialogue.send(b"From: ana@acme.example\r\n\r\n")
+    assert (await dialogue.read()).startswith("451 4.3.0")
     assert await dialogue.closed()
     await relay.keeps_nothing()

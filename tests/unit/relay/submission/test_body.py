@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,18 @@ def test_the_floor_of_free_space_is_kept_while_content_comes_in(spool: Spool) ->
     with pytest.raises(NoRoom) as full:
         body.write(b"")
     assert not full.value.flight
+
+
+def test_a_file_that_cannot_be_removed_keeps_nothing_from_being_given_back(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk in trouble is made read-only. The file goes at the next start."""
+    body = Body(spool, "m1")
+    body.write(b"x" * (IN_MEMORY + 1))
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    body.discard()
+    assert spool.in_flight == 0
