@@ -14,6 +14,9 @@ from typing import Protocol
 STEP_SECONDS = 60.0
 """A jump of the clock by more than this is reported."""
 
+LATEST = 253_402_300_799.0
+"""The last second that calendars have a date for, in the year 9999."""
+
 
 class Clock(Protocol):
     """Something that knows the time."""
@@ -35,8 +38,8 @@ class SystemClock:
 
 
 def moment(at: float) -> str:
-    """A time (epoch seconds) as people read it in replies and notices, in UTC to the minute."""
-    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(at))
+    """A time (epoch seconds) as people read it in replies and notices, in UTC to the minute; `LATEST` at most."""
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(min(at, LATEST)))
 
 
 class StepWatch:

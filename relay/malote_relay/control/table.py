@@ -14,6 +14,9 @@ _MEASURED: Final = 200
 
 _WIDEST: Final = 60
 _UNITS: Final = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
+_LATEST: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
+"""The last second that calendars have a date for: so long may be what somebody writes who means for ever."""
+
 _RIGHT: Final = ("number", "seconds", "octets")
 
 
@@ -47,7 +50,7 @@ def shown(value: Any, show: str) -> str:
     if show == "flag" or isinstance(value, bool):
         return "yes" if value else "no"
     if show == "time":
-        return f"{datetime.fromtimestamp(value, UTC):%Y-%m-%d %H:%M:%SZ}"
+        return f"{datetime.fromtimestamp(min(value, _LATEST), UTC):%Y-%m-%d %H:%M:%SZ}"
     if show == "seconds":
         return _span(value)
     if show == "octets":

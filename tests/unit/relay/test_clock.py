@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 
-from malote_relay.clock import StepWatch, SystemClock, moment
+import pytest
+
+from malote_relay.clock import LATEST, StepWatch, SystemClock, moment
 
 
 def test_the_offset_counts_at_once() -> None:
@@ -34,3 +36,9 @@ def test_a_step_is_noticed_once_and_drift_is_not() -> None:
 
 def test_people_read_a_time_in_utc_to_the_minute() -> None:
     assert moment(1_750_000_059.9) == "2025-06-15 15:07 UTC"
+
+
+@pytest.mark.parametrize("at", [LATEST + 1e6, 1e18, float("inf")])
+def test_a_time_beyond_all_calendars_is_told_as_the_last_one(at: float) -> None:
+    """So long may be what somebody writes who means for ever."""
+    assert moment(at) == "9999-12-31 23:59 UTC"
