@@ -19,6 +19,8 @@ MAX_PATH = 256
 _ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-\u0080-\U0010ffff]"
 _DOT_STRING = re.compile(rf"{_ATEXT}+(?:\.{_ATEXT}+)*\Z")
 _QUOTED_STRING = re.compile(r'"(?:[^"\\\x00-\x1f\x7f]|\\[\x20-\x7e])*"\Z')
+_ESCAPED = re.compile(r"\\(.)")
+_TO_ESCAPE = re.compile(r'["\\]')
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})+\Z")
 _SOURCE_ROUTE = re.compile(r"@[A-Za-z0-9.\-]+(?:,@[A-Za-z0-9.\-]+)*:")
@@ -35,7 +37,7 @@ class AddressError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Mailbox:
-    """A local part as written and a domain in lower-case A-labels."""
+    """A local part as written, without quotes that mean nothing, and a domain in lower-case A-labels."""
 
     local: str
     domain: str
@@ -70,9 +72,20 @@ def mailbox(text: str) -> Mailbox:
         raise AddressError("the address is too long")
     if not _DOT_STRING.match(local) and not _QUOTED_STRING.match(local):
         raise AddressError(f"{local!r} is not a valid part before the @")
+    if local[0] == '"':
+        local = _unquoted(local)
     if not local.isascii() and _misleads(local):
         raise AddressError(f"{local!r} has characters that others may take for blanks, dots or brackets")
     return Mailbox(local, domain(host))
+
+
+def _unquoted(local: str) -> str:
+    """A quoted local part without quotes and backslashes that it can do without.
+
+    With them it names the same mailbox (RFC 5321 section 4.1.2): who is on a list must not be off it in quotes.
+    """
+    meant = _ESCAPED.sub(r"\1", local[1:-1])
+    return meant if _DOT_STRING.match(meant) else '"' + _TO_ESCAPE.sub(r"\\\g<0>", meant) + '"'
 
 
 def take_path(text: str) -> tuple[str, str]:

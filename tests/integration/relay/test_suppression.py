@@ -75,6 +75,12 @@ async def test_a_suppressed_recipient_costs_no_unit_and_the_others_of_a_message_
     assert await relay.stored() == 1
 
 
+@pytest.mark.parametrize("written", ['"gone"@dest.example', '"g\\one"@dest.example', "@a.example:gone@DEST.example"])
+async def test_another_way_to_write_an_address_does_not_take_it_off_the_list(relay: Any, written: str) -> None:
+    await relay.relay.suppressions.add("gone@dest.example")
+    assert (await relay.rcpt(written)).startswith("550")
+
+
 async def test_the_list_is_there_after_a_restart_and_can_be_changed_by_hand(
     start: Any, world: Any, compose: Any, eventually: Any
 ) -> None:
