@@ -112,9 +112,8 @@ class Door:
         clock: Clock,
         metrics: Counts,
     ) -> None:
-        self.rules = rules
-        self.signer = signer
         self.spool = spool
+        self.reconfigure(rules, signer)
         self._metrics = metrics
         self._senders = senders
         self._recipients = recipients
@@ -125,7 +124,7 @@ class Door:
     def reconfigure(self, rules: Rules, signer: Signs) -> None:
         """Put a new configuration in force, from the next command of every session on."""
         self.rules, self.signer = rules, signer
-        self.spool.limits = rules.config.limits
+        self.spool.limits, self.spool.largest = rules.config.limits, rules.config.plan.max_message_bytes
 
     async def begin(self, account: Account, mail: Mail) -> Transaction | Reply:
         """MAIL FROM: a transaction, or why there is none."""

@@ -36,13 +36,15 @@ class NoRoom(Exception):
 class Spool:
     """What all bodies share: the folder for large ones, how names in it begin, and the caps.
 
-    `share` is how many processes have the cap on what is in flight between them.
+    `share` is how many processes have the cap on what is in flight between them; `largest`, in octets, is what a
+    message may have.
     """
 
     def __init__(self, folder: Path, limits: Limits, prefix: str = "", share: int = 1) -> None:
         self.folder = folder
         self.limits = limits
         self.prefix = prefix
+        self.largest = 0
         self._share = share
         self.in_flight = 0
         self._free = 0
@@ -50,8 +52,9 @@ class Spool:
 
     @property
     def most_in_flight(self) -> int:
-        """Octets that may be in flight here."""
-        return self.limits.max_body_bytes_in_flight // self._share
+        """Octets that may be in flight here: a share of the cap, but room for one message where the cap has it."""
+        cap = self.limits.max_body_bytes_in_flight
+        return max(cap // self._share, min(cap, self.largest))
 
     def has_room(self, size: int) -> bool:
         """Whether the disk can take `size` octets more (beside what is coming in) above the floor."""

@@ -53,6 +53,15 @@ async def test_a_large_message_is_handed_over_by_its_file(relay: Any, world: Any
     assert not list((site.spool / "incoming").iterdir())
 
 
+async def test_a_fronts_share_of_what_may_be_in_flight_is_never_less_than_a_message(
+    start: Any, site: Any, compose: Any
+) -> None:
+    site.change(limits={"max_body_bytes_in_flight": 1_500_000})
+    relay = await start()
+    text = "\r\n".join(["a line of some length, to fill the message up with"] * 20_000)
+    assert (await relay.send(compose(text))).accepted
+
+
 async def test_the_hours_limit_is_exact_over_all_fronts(start: Any, site: Any, compose: Any) -> None:
     site.begin_an_hour()
     site.change(plan={"messages_per_hour": 300, "tolerance_percent": 20, "max_recipients": 100})
