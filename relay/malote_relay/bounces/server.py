@@ -1,4 +1,4 @@
-"""The listener for bounces: how many sessions there may be, and how many messages a client may send."""
+"""The listener for bounces: how many sessions there may be, and how often a client may come and what it may send."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from malote_relay.submission.replies import Reply
 
 _BACKLOG: Final = 128
 _MINUTE: Final = 60.0
+_TOO_MANY_CONNECTIONS: Final = Reply(
+    421, "4.7.0", "too many connections came from your address: try again in a minute"
+)
 
 
 class BounceServer:
@@ -31,6 +34,7 @@ class BounceServer:
         self._context = context
         self._sessions: set[BounceSession] = set()
         self._by_client: Counter[str] = Counter()
+        self._came: Counter[str] = Counter()
         self._sent: Counter[str] = Counter()
         self._minute = 0
         self._server: asyncio.Server | None = None
@@ -75,6 +79,8 @@ class BounceServer:
         client, limits = network(session.client), self._config().bounces
         self._sessions.add(session)
         self._by_client[client] += 1
+        self._forget()
+        self._came[client] += 1
         try:
             if self._stopping:
                 yield replies.STOPPING
@@ -82,6 +88,8 @@ class BounceServer:
                 yield replies.TOO_MANY_SESSIONS
             elif self._by_client[client] > limits.max_sessions_per_client:
                 yield replies.TOO_MANY_SESSIONS_HERE
+            elif self._came[client] > limits.max_connections_per_client_per_minute:
+                yield _TOO_MANY_CONNECTIONS
             else:
                 yield None
         finally:
@@ -92,10 +100,15 @@ class BounceServer:
 
     def _may_send(self, client: str) -> bool:
         """Whether the client may send one more message in this minute."""
-        minute = int(asyncio.get_running_loop().time() // _MINUTE)
-        if minute != self._minute:
-            self._minute = minute
-            self._sent.clear()
+        self._forget()
         who = network(client)
         self._sent[who] += 1
         return self._sent[who] <= self._config().bounces.max_messages_per_client_per_minute
+
+    def _forget(self) -> None:
+        """Count anew in a new minute."""
+        minute = int(asyncio.get_running_loop().time() // _MINUTE)
+        if minute != self._minute:
+            self._minute = minute
+            self._came.clear()
+            self._sent.clear()

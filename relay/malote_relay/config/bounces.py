@@ -24,6 +24,7 @@ class Bounces(Struct, frozen=True, kw_only=True):
     max_message_bytes: Positive = 1_048_576
     max_sessions: Positive = 50
     max_sessions_per_client: Positive = 10
+    max_connections_per_client_per_minute: Positive = 240
     max_messages_per_client_per_minute: Positive = 120
     command_timeout: Seconds = 120.0
     data_timeout: Seconds = 180.0
