@@ -4,7 +4,7 @@ Receivers differ in how they read a malformed header. A relay that vouches for h
 that others could read as being from someone else, so whatever could be read in two ways is refused here: a line
 that is no field, a blank before the colon, a second From or Subject, a group, a route, a comment inside an
 address, an encoded word where an address stands, an unquoted @ in a display name, an address in a comment,
-characters that turn the direction of writing.
+characters that turn the direction of writing, control characters in encoded words too.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ _SIMPLE = re.compile(r"[ \t]*(?:[A-Za-z0-9 !#$%&'*+/?^_`{|}~.\-]*<)?([A-Za-z0-9.
 
 _NO_ADDRESS = re.compile(r"[^<>@\x00-\x08\x0a-\x1f\x7f]*\Z")
 _ENCODED_WORD = re.compile(r"=\?([^?*\s]+)(?:\*[^?\s]*)?\?([bBqQ])\?([^?\s]*)\?=")
+_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_ENDS = re.compile(rb"[^\x00\r\n]+")
 _UNICODE = frozenset(("utf-8", "utf8", "utf-7", "utf-16", "utf-16le", "utf-16be", "utf-32", "gb18030"))
 """The charsets of encoded words that have the characters of `MISLEADING`."""
 
@@ -132,25 +134,31 @@ def mailboxes(field: Field) -> list[Mailbox]:
     simple = _SIMPLE.match(value)
     if simple and ("<" in value) == bool(simple[2]):  # the common forms, without the scanner
         return [_mailbox(simple[1], field)]
-    if MISLEADING.search(value) or MISLEADING.search(_encoded_text(value)):
+    encoded = _encoded_text(value)
+    if MISLEADING.search(value) or MISLEADING.search(encoded) or _CONTROLS.search(encoded):
         raise HeaderError(f"{_label(field)} has control characters, or some that turn the direction of writing")
     return [_one(tokens, field) for tokens in _elements(value, field)]
 
 
 def _encoded_text(value: str) -> str:
-    """What the encoded words (RFC 2047) say, as far as they are in Unicode.
+    """What the encoded words (RFC 2047) say as far as they are in Unicode; of others, what ends a text or a line.
 
-    Octets are joined before they are decoded, since a character may be torn apart between two words.
+    Programs are known to show a name up to its NUL or line end, and nothing behind it. Octets are joined before they
+    are decoded, since a character may be torn apart between two words.
     """
     octets: defaultdict[str, bytes] = defaultdict(bytes)
     for charset, encoding, text in _ENCODED_WORD.findall(value):
-        if charset.lower() in _UNICODE and text.isascii():
+        if text.isascii():
             try:
-                decoded = binascii.a2b_base64(text) if encoding in "bB" else binascii.a2b_qp(text, header=True)
+                # Some programs leave the padding out; more of it than there must be is no fault.
+                decoded = binascii.a2b_base64(f"{text}==") if encoding in "bB" else binascii.a2b_qp(text, header=True)
             except binascii.Error:
                 raise HeaderError(f"the encoded word {text!r} is not valid base64") from None
             octets[charset.lower()] += decoded
-    return "".join(text.decode(charset, "replace") for charset, text in octets.items())
+    return "".join(
+        text.decode(charset, "replace") if charset in _UNICODE else _ENDS.sub(b"", text).decode("ascii")
+        for charset, text in octets.items()
+    )
 
 
 @dataclass(frozen=True, slots=True)
