@@ -6,9 +6,10 @@ a reply ends the session.
 
 from __future__ import annotations
 
+import enum
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 MAX_LINE = 2048
 """Octets in a reply line; RFC 5321 section 4.5.3.1.5 says 512, some say more."""
@@ -32,12 +33,23 @@ class BadReply(Exception):
     before: Sequence[Reply] = ()
 
 
+class About(enum.Enum):
+    """Of what a refusal can speak, by the command that it answers."""
+
+    RECIPIENT = "recipient"
+    SENDER = "sender"
+    """The reverse-path: it answers MAIL, and no recipient has been named yet."""
+    MESSAGE = "message"
+    """All of several recipients, or of nobody: should it mean one, it does not say which."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """One complete reply. `lines` are its texts without codes and line ends."""
 
     code: int
     lines: tuple[str, ...] = ("",)
+    about: About = field(default=About.RECIPIENT, compare=False)
 
     @property
     def enhanced(self) -> str:

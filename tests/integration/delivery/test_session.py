@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import ipaddress
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from malote_dev.mailworld.scripted import Scripted, scripted
+from malote_relay.delivery.answers.classify import classify
 from malote_relay.delivery.content import Content
 from malote_relay.delivery.dialogue.connection import Session, open_session
 from malote_relay.delivery.dialogue.envelope import Envelope
@@ -129,6 +131,35 @@ async def test_a_refused_mail_command_answers_for_every_recipient_though_the_ser
         answers = await one.deliver(envelope("a@shop.example", "b@shop.example"))
         assert [str(answer) for answer in answers] == [words] * 2
         assert not one.content_sent
+
+
+@pytest.mark.parametrize(
+    ("replies", "classes"),
+    [
+        (["550 5.1.0 <app@acme.example>: Sender address rejected"], ["bad-sender"] * 2),
+        (["501 5.1.7 Invalid address"], ["bad-sender"] * 2),
+        (["250 ok", "550 5.1.1 gone", "550 5.1.1 no such user"], ["bad-mailbox"] * 2),
+        (["250 ok", "250 ok", "250 ok", "550 5.1.1 no such user"], ["other"] * 2),
+        (["250 ok", "250 ok", "250 ok", "354 go on", "550 5.1.1 no such user"], ["other"] * 2),
+        (["250 ok", "250 ok", "550 5.2.1 disabled", "354 go on", "550 5.1.1 gone"], ["bad-mailbox", "inactive"]),
+    ],
+)
+async def test_a_recipients_mailbox_is_judged_only_by_what_can_be_about_it_alone(
+    replies: Sequence[str], classes: Sequence[str]
+) -> None:
+    """Else a word against the sender, or against one of many, would put all of them on the suppression list."""
+
+    async def script(it: Scripted) -> None:
+        await it.greet()
+        for before, reply in itertools.pairwise(["", *replies]):
+            await (it.hear_content() if before.startswith("354") else it.hear())
+            it.say(reply)
+        await it.hear()
+
+    async with scripted(script) as (port, _):
+        one = await session(port)
+        answers = await one.deliver(envelope("a@shop.example", "b@shop.example"))
+        assert [classify(answer).bounce_class for answer in answers] == classes
 
 
 @pytest.mark.parametrize("extensions", [("PIPELINING",), ()])

@@ -15,12 +15,16 @@ from pathlib import Path
 from typing import Final
 
 from malote_relay.delivery.answers.rules import load, reduced
-from malote_relay.delivery.reply import Answer, Failure, Reply
+from malote_relay.delivery.reply import About, Answer, Failure, Reply
 
 RULES: Final = load(Path(__file__).with_name("replies.toml"))
 
 CLASSES: Final[Mapping[str, str]] = RULES.classes
 """Every class and what it means."""
+
+_OF_A_MAILBOX: Final = frozenset({"bad-mailbox", "inactive"})
+_OF_AN_ADDRESS: Final = _OF_A_MAILBOX | {"bad-domain", "quota"}
+_TAKES_NO_MAIL: Final = frozenset({521, 556})
 
 _TOO_MANY: Final = re.compile(
     " (too many|maximum|number of|limit of) (recipients?|rcpts?) | (recipients?|rcpts?) (limit|count|maximum) "
@@ -40,7 +44,7 @@ def classify(answer: Answer, host: str = "") -> Verdict:
     if isinstance(answer, Failure):
         if answer.bounce_class:
             return Verdict(answer.permanent, answer.bounce_class)
-        reply = Reply(int(answer.words[:3]), (answer.words[4:],))
+        reply = Reply(int(answer.words[:3]), (answer.words[4:],), About.MESSAGE)
         return Verdict(answer.permanent, _bounce_class(reply, host))
     if too_many_recipients(answer):
         return Verdict(False, "rate-limit")
@@ -65,4 +69,8 @@ def too_many_recipients(answer: Answer) -> bool:
 
 def _bounce_class(reply: Reply, host: str) -> str:
     rule = RULES.find(reply, host)
-    return rule.bounce_class if rule else "other"
+    found = rule.bounce_class if rule else "other"
+    # What is said of a mailbox has consequences for the recipient: it must be the recipient's.
+    if reply.about is About.SENDER and found in _OF_AN_ADDRESS and reply.code not in _TAKES_NO_MAIL:
+        return "bad-sender"
+    return "other" if reply.about is About.MESSAGE and found in _OF_A_MAILBOX else found

@@ -26,7 +26,7 @@ from malote_relay.delivery.dialogue.wire import SessionFailed, Wire
 from malote_relay.delivery.parameters import mail_parameters, rcpt_parameters
 from malote_relay.delivery.peer import Identity, Peer, Timeouts
 from malote_relay.delivery.reach import open_socket
-from malote_relay.delivery.reply import Answer, Failure, Reply
+from malote_relay.delivery.reply import About, Answer, Failure, Reply
 from malote_relay.delivery.tls.handshake import Handshake, TlsFailed, begin, trouble_of
 from malote_relay.delivery.tls.results import ResultType, Trouble
 from malote_relay.delivery.tls.security import SMART_HOST
@@ -241,7 +241,7 @@ class Session:
             raise self._out_of_step("MAIL", mail)
         if not mail.accepted:
             # It answers for everyone, whatever becomes of the session while the replies to the rest are read.
-            self._note(mail, answers)
+            self._note(dataclasses.replace(mail, about=About.SENDER), answers)
             if not pipelined:
                 return
         accepted = 0
@@ -298,9 +298,11 @@ class Session:
     def _note(self, reply: Reply, answers: list[Answer | None]) -> None:
         """`reply` is the answer for whoever has none yet."""
         self._ended = self._ended or reply.code == 421
-        for place, answer in enumerate(answers):
-            if answer is None:
-                answers[place] = reply
+        places = [place for place, answer in enumerate(answers) if answer is None]
+        if not reply.accepted and len(places) > 1 and reply.about is About.RECIPIENT:
+            reply = dataclasses.replace(reply, about=About.MESSAGE)
+        for place in places:
+            answers[place] = reply
 
     def _send_commands(self, envelope: Envelope) -> None:
         lines = ["RSET"] if self._needs_reset else []
