@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from malote_dev.mailworld.behaviour import TlsMode
+from malote_dev.mailworld.behaviour import Action, Behaviour, Stage, TlsMode
 from malote_dev.mailworld.mx import SinkMx
 from malote_dev.mailworld.proxy import Asked, SocksProxy
 from malote_relay.config import SmartHost, SmartHostTls, Socks5
@@ -65,6 +65,39 @@ async def test_the_session_with_the_smart_host_serves_every_domain(world: Any) -
     await world.send("rui@other.example")
     await host.wait_for(2)
     assert host.connections == 1
+
+
+async def test_what_waits_when_a_smart_host_is_set_goes_there_and_nothing_more_past_it(world: Any) -> None:
+    mx = await world.domain("shop.example")
+    mx.behaviour = Behaviour(action=Action.SLOW, delay=0.2)
+    scheduler = await world.start(max_connections_per_destination=1)
+    many = [f"r{number}@shop.example" for number in range(3)]
+    await world.send("bia@shop.example")
+    await world.wait(lambda: any(step.verb == "MAIL" for step in mx.commands))
+    for recipient in many:
+        await world.send(recipient)
+    host = await smart_host(world)
+    smart = SmartHost(host="smart.example", port=host.port, tls=SmartHostTls.REQUIRED)
+    scheduler.reconfigure(world.config(smart_host=smart, tls=world.trust(), max_connections_per_destination=1))
+    await host.wait_for(3)
+    await world.ended(4)
+    assert [message.recipients for message in mx.messages] == [("bia@shop.example",)]
+    assert [message.recipients for message in host.messages] == [(one,) for one in many]
+
+
+async def test_a_message_under_way_goes_to_no_further_host_by_the_way_that_was(world: Any) -> None:
+    mx = await world.domain("shop.example")
+    mx.behaviour = Behaviour(action=Action.DEFER, stage=Stage.RCPT, delay=0.5)
+    second = await world.domain("second.example")
+    world.dns.set("shop.example", "MX", f"10 {mx.hostname}.", f"20 {second.hostname}.")
+    scheduler = await world.start()
+    await world.send("bia@shop.example")
+    await world.wait(lambda: any(step.verb == "MAIL" for step in mx.commands))
+    host = await smart_host(world)
+    smart = SmartHost(host="smart.example", port=host.port, tls=SmartHostTls.REQUIRED)
+    scheduler.reconfigure(world.config(smart_host=smart, tls=world.trust()))
+    await host.wait_for(1)
+    assert second.connections == 0
 
 
 async def test_a_login_that_is_refused_lets_mail_wait_and_is_in_no_words(

@@ -95,12 +95,13 @@ class Dialler:
         """A session with the first of these that gives one. Raises SessionFailed."""
         failure: SessionFailed | None = None
         trouble: Trouble | None = None
+        identity = self.identity  # a login that is configured meanwhile is for another host
         until = self._clock() + self._timeouts.reach
         for place, peer in enumerate(peers[:MAX_TRIES]):
             if failure is not None and self._clock() >= until:
                 break
             try:
-                return await self._climb(peer, route, self._patience(peer, peers[place + 1 :]))
+                return await self._climb(peer, route, identity, self._patience(peer, peers[place + 1 :]))
             except SessionFailed as failed:
                 trouble = trouble or failed.tls
                 if failure is None or failure.failure.permanent:
@@ -122,7 +123,7 @@ class Dialler:
             return dataclasses.replace(self._timeouts, connect=shorter)
         return self._timeouts
 
-    async def _climb(self, peer: Peer, route: Route, timeouts: Timeouts) -> Session:
+    async def _climb(self, peer: Peer, route: Route, identity: Identity, timeouts: Timeouts) -> Session:
         """Down the peer's ladder of what may be tried."""
         ladder: Sequence[Handshake | None] = self.tls.ladder(peer) if self.tls is not None else (None,)
         trouble: Trouble | None = None
@@ -133,13 +134,13 @@ class Dialler:
                 trouble = trouble or known.trouble
                 continue
             try:
-                session = await self._open(peer, timeouts, handshake)
+                session = await self._open(peer, identity, timeouts, handshake)
             except SessionFailed as failed:
                 if failed.tls is None:
                     raise
                 trouble = trouble or failed.tls
                 if last:
-                    self._report(route, peer, self.identity.source_address, trouble)
+                    self._report(route, peer, identity.source_address, trouble)
                     raise
                 self._remember(peer, rung, failed.tls)
                 continue
@@ -148,9 +149,9 @@ class Dialler:
             return session
         raise AssertionError("a ladder has a last rung")  # and that one returns or raises
 
-    async def _open(self, peer: Peer, timeouts: Timeouts, handshake: Handshake | None) -> Session:
+    async def _open(self, peer: Peer, identity: Identity, timeouts: Timeouts, handshake: Handshake | None) -> Session:
         try:
-            session = await self._opener(peer, self.identity, timeouts, handshake)
+            session = await self._opener(peer, identity, timeouts, handshake)
         except SessionFailed as failed:
             cause = failed.__cause__
             if isinstance(cause, TimeoutError):

@@ -43,13 +43,17 @@ _log = structlog.get_logger("malote.delivery")
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """Those recipients of one message at one domain that have not ended. `begun` once a session is at hand."""
+    """Those recipients of one message at one domain that have not ended.
+
+    `begun` once a session is at hand; `outdated` once mail leaves by other ways than when it looked for one.
+    """
 
     domain: str
     recipients: Sequence[Queued]
     content: Content | None = None
     content_bytes: int = 0
     begun: bool = False
+    outdated: bool = False
 
     @property
     def stage(self) -> Stage:
@@ -157,6 +161,12 @@ class Jobs:
             if not job.begun:
                 task.cancel()
 
+    def turn_back(self) -> None:
+        """Mail leaves by other ways now: those who wait look for theirs anew, transactions under way are the last."""
+        self.withdraw()
+        for job in self._jobs.values():
+            job.outdated = True
+
     async def stop(self, grace: float) -> None:
         """Let transactions under way end within `grace` seconds, and no job begin one."""
         self._stopping = True
@@ -228,7 +238,7 @@ class Jobs:
                 envelope,
                 ended,
                 lax=is_report(first),
-                stopped=lambda: self._stopping or self.settings.frozen,
+                stopped=lambda: self._stopping or self.settings.frozen or job.outdated,
             )
             self._put_back(job, None)
             return

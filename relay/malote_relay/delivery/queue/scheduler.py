@@ -210,6 +210,7 @@ class Scheduler:
 
     def reconfigure(self, config: RelayConfig, credentials: Mapping[str, str] | None = None) -> None:
         """Deliver as this configuration says from now on; transactions under way end as they began."""
+        ways = self._ways()
         self._config = config
         self._credentials = credentials or {}
         self._window.frozen = config.delivery.frozen
@@ -219,6 +220,8 @@ class Scheduler:
         self._router.configure(Policy.of(config))
         self._pool.configure(*self._egress(), shapes_of(config), self._security.handshakes)
         self._window.left_alone.clear()
+        if self._ways() != ways:
+            self._jobs.turn_back()
         if config.delivery.frozen:
             self._jobs.withdraw()
             self._pool.close_idle()
@@ -392,6 +395,11 @@ class Scheduler:
         if self._readers:
             self._ended_meanwhile.update(one.recipient.id for one in outcomes)
         self._window.settle(outcomes)
+
+    def _ways(self) -> object:
+        """What a way found for a message rests on: equal while nothing of that changes."""
+        config = self._config
+        return Policy.of(config), delivering(config, self._credentials), config.delivery.tls, config.resolver
 
     def _egress(self) -> tuple[Identity, Limits]:
         settings = self._config.delivery

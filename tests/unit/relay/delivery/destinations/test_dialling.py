@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from malote_relay.delivery.destinations.dialling import IN_A_ROW, PLAIN_SECONDS, Dialler
 from malote_relay.delivery.dialogue.connection import Session
 from malote_relay.delivery.dialogue.wire import SessionFailed
-from malote_relay.delivery.peer import Identity, Peer, Timeouts
+from malote_relay.delivery.peer import Identity, Login, Peer, Timeouts
 from malote_relay.delivery.reach import SHUNNED_SECONDS, Families
 from malote_relay.delivery.reply import Failure
 from malote_relay.delivery.route import MailHost, Route
@@ -34,9 +35,13 @@ class Network:
         self.how = Trouble(ResultType.EXPIRED, "expired", lasting=True)
         self.reply = ""
         self.told: list[ResultType | None] = []
+        self.identities: list[Identity] = []
+        self.meanwhile: Callable[[], None] = lambda: None
 
     async def open(self, peer: Peer, identity: Identity, timeouts: Timeouts, handshake: Handshake | None) -> Session:
         address = str(peer.address)
+        self.identities.append(identity)
+        self.meanwhile()
         self.tried.append((address, timeouts.connect))
         self.handshakes.append(handshake)
         if (cause := self.dead.get(address)) is not None:
@@ -86,6 +91,21 @@ async def test_all_tries_together_have_a_bound() -> None:
         await dial(network.dialler(), to(*addresses))
     assert len(network.tried) == 3
     assert network.now == Timeouts().reach
+
+
+async def test_who_is_configured_meanwhile_is_not_told_to_the_hosts_of_a_way_found_before() -> None:
+    """A smart host's login is for that one."""
+    network = Network()
+    network.dead[SIX] = TimeoutError()
+    dialler = network.dialler()
+    before = dialler.identity
+
+    def reconfigure() -> None:
+        dialler.identity = Identity("relay.example", login=Login("relay", "for another smart host"))
+
+    network.meanwhile = reconfigure
+    await dial(dialler, to(SIX, FOUR))
+    assert network.identities == [before, before]
 
 
 @pytest.mark.parametrize("number", [errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT])
