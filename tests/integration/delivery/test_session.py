@@ -212,6 +212,20 @@ async def test_a_server_without_ehlo_is_greeted_with_helo() -> None:
         assert heard[0].heard == ["EHLO relay.example", "HELO relay.example", "QUIT"]
 
 
+@pytest.mark.parametrize("words", ["550 5.7.1 your address is listed", "554 no mail from you"])
+async def test_why_a_server_hangs_up_at_ehlo_is_told(words: str) -> None:
+    async def script(it: Scripted) -> None:
+        it.say("220 mx.example")
+        await it.hear()
+        it.say(words)
+
+    async with scripted(script) as (port, _):
+        with pytest.raises(SessionFailed) as failed:
+            await session(port)
+    assert failed.value.failure.said == words
+    assert not failed.value.failure.permanent
+
+
 @pytest.mark.parametrize(
     ("it", "code", "bounce_class"),
     [

@@ -1,16 +1,19 @@
 """From a route to a session: which of its addresses are tried, in what order, and over what TLS.
 
-Addresses are tried one after another within a bound on the whole (RFC 5321 section 5.1 asks for two at least). What
-TLS a host must have stands with its address; a host whose opportunistic TLS fails is spoken to in clear (RFC 7435).
-That is remembered for some minutes, so that it is not found out again for each message, but only where TLS itself
-said so, or it failed several times in a row: who can reset one connection should not gain more by it than this one.
-What is required is never remembered away.
+Addresses are tried one after another within a bound on the whole (RFC 5321 section 5.1 asks for two at least): of
+each host two, before more of any, so that one with many that are all dead does not hide the next.
+
+What TLS a host must have stands with its address; a host whose opportunistic TLS fails is spoken to in clear
+(RFC 7435). That is remembered for some minutes, so that it is not found out again for each message, but only where
+TLS itself said so, or it failed several times in a row: who can reset one connection should not gain more by it than
+this one. What is required is never remembered away.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import ipaddress
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from malote_relay.delivery.dialogue.connection import Session
@@ -30,6 +33,8 @@ IN_A_ROW = 3
 
 MAX_TRIES = 6
 """Addresses tried for one session."""
+
+_FIRST_OF_EACH = 2
 
 _MAX_REMEMBERED = 1000
 
@@ -58,6 +63,17 @@ def others(peers: Sequence[Peer], peer: Peer, passed: Collection[Peer]) -> list[
     names = {one.name for one in passed}
     left = [one for one in (*peers[place:], *peers[:place]) if one not in passed]
     return sorted(left, key=lambda one: one.name in names)
+
+
+def _by_turns(peers: Sequence[Peer]) -> Sequence[Peer]:
+    """Two addresses of each host, and then the others."""
+    counted: Counter[str] = Counter()
+    first: list[Peer] = []
+    rest: list[Peer] = []
+    for peer in peers:
+        counted[peer.name] += 1
+        (first if counted[peer.name] <= _FIRST_OF_EACH else rest).append(peer)
+    return first + rest
 
 
 class Dialler:
@@ -97,11 +113,12 @@ class Dialler:
         trouble: Trouble | None = None
         identity = self.identity  # a login that is configured meanwhile is for another host
         until = self._clock() + self._timeouts.reach
-        for place, peer in enumerate(peers[:MAX_TRIES]):
+        tries = _by_turns(peers)[:MAX_TRIES]
+        for place, peer in enumerate(tries):
             if failure is not None and self._clock() >= until:
                 break
             try:
-                return await self._climb(peer, route, identity, self._patience(peer, peers[place + 1 :]))
+                return await self._climb(peer, route, identity, self._patience(peer, tries[place + 1 :]))
             except SessionFailed as failed:
                 trouble = trouble or failed.tls
                 if failure is None or failure.failure.permanent:

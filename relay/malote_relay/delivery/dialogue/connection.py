@@ -148,7 +148,11 @@ class Session:
         if reply.permanent:
             # RFC 5321 section 4.1.4: an older server, or one that wants to be asked simply.
             self._extensions = {}
-            reply = await self._command(f"HELO {name}", "HELO")
+            try:
+                reply = await self._command(f"HELO {name}", "HELO")
+            except SessionFailed:
+                # It wanted no more of us at all: what it said tells why, that it hung up does not.
+                raise self._refused(reply, "EHLO") from None
         else:
             words = [line.partition(" ") for line in reply.lines[1:]]
             self._extensions = {keyword.upper(): parameters for keyword, _, parameters in words}

@@ -93,6 +93,29 @@ async def test_all_tries_together_have_a_bound() -> None:
     assert network.now == Timeouts().reach
 
 
+@pytest.mark.parametrize(
+    "cause", [TimeoutError(), OSError(errno.ECONNREFUSED, "refused")], ids=["silent", "refusing"]
+)
+async def test_a_host_with_many_dead_addresses_does_not_hide_the_next_one(cause: OSError) -> None:
+    network = Network()
+    many = [f"192.0.2.{number}" for number in range(1, 7)]
+    network.dead = dict.fromkeys(many, cause)
+    first, backup = (tuple(map(ipaddress.ip_address, addresses)) for addresses in (many, ["192.0.2.9"]))
+    route = Route("d.example", (MailHost("mx1.d.example", first), MailHost("mx2.d.example", backup)))
+    await dial(network.dialler(), route)
+    assert [address for address, _ in network.tried] == [*many[:2], "192.0.2.9"]
+
+
+async def test_a_host_with_many_addresses_is_tried_further_when_the_others_are_dead_too() -> None:
+    network = Network()
+    many = [f"192.0.2.{number}" for number in range(1, 5)]
+    network.dead = dict.fromkeys([*many[:3], "192.0.2.9"], OSError(errno.ECONNREFUSED, "refused"))
+    first, backup = (tuple(map(ipaddress.ip_address, addresses)) for addresses in (many, ["192.0.2.9"]))
+    route = Route("d.example", (MailHost("mx1.d.example", first), MailHost("mx2.d.example", backup)))
+    await dial(network.dialler(), route)
+    assert [address for address, _ in network.tried] == [*many[:2], "192.0.2.9", *many[2:]]
+
+
 async def test_who_is_configured_meanwhile_is_not_told_to_the_hosts_of_a_way_found_before() -> None:
     """A smart host's login is for that one."""
     network = Network()
