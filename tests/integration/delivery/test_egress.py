@@ -150,6 +150,15 @@ async def test_a_smart_host_without_an_address_bounces_nothing(world: Any) -> No
     assert (outcome.result, outcome.reply[:9]) == (Result.DEFERRED, "451 4.4.3")
 
 
+@pytest.mark.parametrize("helo_name", ["out.relay.example", "smart.example"], ids=["takes no mail", "has our name"])
+async def test_a_smart_host_that_is_set_up_wrongly_bounces_nothing(world: Any, helo_name: str) -> None:
+    host = await smart_host(world)
+    if helo_name != "smart.example":
+        host.behaviour = Behaviour(action=Action.REFUSE, stage=Stage.CONNECT, reply="521 5.3.2 no mail is taken here")
+    outcome = await delivered_by(world, host, SmartHostTls.REQUIRED, username="", helo_name=helo_name)
+    assert outcome.result is Result.DEFERRED, outcome
+
+
 @pytest.mark.parametrize("login", [None, ("relay", "word of the proxy")])
 async def test_mail_leaves_through_the_proxy_by_address(world: Any, login: tuple[str, str] | None) -> None:
     mx = await world.domain("shop.example")

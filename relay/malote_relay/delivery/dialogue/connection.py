@@ -61,6 +61,11 @@ class Session:
         return not self._ended and not self._wire.lost and not self._wire.replies
 
     @property
+    def _is_smart_host(self) -> bool:
+        """What it says of itself, or of us, is its operator's and ours to mend: nothing bounces for it."""
+        return self.peer.security.why == SMART_HOST
+
+    @property
     def notifies(self) -> bool:
         """Whether the remote takes over the notifying of senders (DSN, RFC 3461)."""
         return "DSN" in self._extensions
@@ -89,7 +94,7 @@ class Session:
         await self._hello(identity.helo_name)
         if tls is not None and not tls.security.implicit:
             await self._starttls(identity.helo_name, tls)
-        if identity.login is not None and self.peer.security.why == SMART_HOST:
+        if identity.login is not None and self._is_smart_host:
             await self._sign_in(identity)
 
     async def _starttls(self, name: str, tls: Handshake) -> None:
@@ -159,8 +164,9 @@ class Session:
         if reply.code != 250:
             raise self._refused(reply, "EHLO")
         if reply.lines[0].partition(" ")[0].lower() == name.lower():
-            loop = f"554 5.4.6 {self.peer} calls itself {name}, as this relay does: a loop"
-            raise SessionFailed(Failure(loop, "routing", permanent=True))
+            code = "451 4.4.6" if self._is_smart_host else "554 5.4.6"
+            loop = f"{code} {self.peer} calls itself {name}, as this relay does: a loop"
+            raise SessionFailed(Failure(loop, "routing", permanent=not self._is_smart_host))
 
     async def _command(self, line: str, stage: str) -> Reply:
         self._wire.write(f"{line}\r\n".encode(), stage)
@@ -173,7 +179,7 @@ class Session:
         and then waits, as with other mailers.
         """
         words = f"{reply} ({self.peer}, {stage})"
-        permanent = reply.code in _TAKES_NO_MAIL
+        permanent = reply.code in _TAKES_NO_MAIL and not self._is_smart_host
         return SessionFailed(Failure(words, "", permanent=permanent, said=str(reply)), host=str(self.peer))
 
     async def deliver(self, envelope: Envelope) -> list[Answer]:
@@ -209,7 +215,7 @@ class Session:
                 self._send_commands(envelope)
             mail = await self._mail(envelope)
             heard = True
-            if mail.code in _WANTS_LOGIN and self.peer.security.why == SMART_HOST:
+            if mail.code in _WANTS_LOGIN and self._is_smart_host:
                 # The operator's to mend, like a login that is refused: nothing bounces for it.
                 raise SessionFailed(Failure(f"451 4.7.0 {self.peer} wants another login: {mail}", "auth"))
             if mail.code == 421 and self.transactions:
