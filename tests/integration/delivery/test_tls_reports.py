@@ -157,6 +157,23 @@ async def test_a_policy_that_is_not_to_be_had_is_told(world: Any) -> None:
     assert policy["failure-details"][0]["result-type"] == "sts-policy-invalid"
 
 
+async def test_records_none_of_which_can_be_used_are_told_of_though_mail_goes(world: Any) -> None:
+    """Nobody else would tell: RFC 8460 section 4.3.2.1 has a name for it, tlsa-invalid."""
+    world.validating = True
+    mx = await world.domain("shop.example")
+    world.dns.set("_smtp._tls.shop.example", "TXT", "v=TLSRPTv1; rua=mailto:tls@shop.example", ttl=0)
+    world.dns.sign("shop.example")
+    world.dns.set(f"_{mx.port}._tcp.{mx.hostname}", "TLSA", "1 1 1 " + "ab" * 32)
+    await world.start(sign=sign)
+    await sent(world, "bia@shop.example")
+    assert len(mx.messages) == 1
+    await next_day(world)
+    (policy,) = read((await mx.wait_for(2))[1].content)["policies"]
+    assert (policy["policy"]["policy-type"], policy["policy"]["policy-domain"]) == ("tlsa", mx.hostname)
+    assert policy["summary"] == {"total-successful-session-count": 0, "total-failure-session-count": 1}
+    assert policy["failure-details"][0]["result-type"] == "tlsa-invalid"
+
+
 async def test_reports_by_https_are_tried_again_until_they_are_taken(world: Any) -> None:
     await world.domain("shop.example")
     web = await world.policy("unused.example", "none", names=["reports.example"])

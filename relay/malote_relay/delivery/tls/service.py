@@ -13,12 +13,13 @@ from malote_relay.config import RelayConfig
 from malote_relay.delivery.notices.notifier import Sign
 from malote_relay.delivery.peer import Peer, delivering
 from malote_relay.delivery.route import Policy, Route
+from malote_relay.delivery.tls import dane
 from malote_relay.delivery.tls.guard import Guard
 from malote_relay.delivery.tls.handshake import Handshakes
 from malote_relay.delivery.tls.https import Https
 from malote_relay.delivery.tls.policies import Policies, fetcher
 from malote_relay.delivery.tls.reporter import Enqueue, Reporter, Reporting
-from malote_relay.delivery.tls.results import Applied, Trouble
+from malote_relay.delivery.tls.results import Applied, ResultType, Trouble
 from malote_relay.delivery.tls.tally import Tally
 from malote_relay.resolver import Resolver, ascii_name
 from malote_relay.store.model import Tables
@@ -85,6 +86,8 @@ class TransportSecurity:
     def report(self, route: Route, peer: Peer, local_address: str, trouble: Trouble | None) -> None:
         """Count a session, or one that did not come about for want of TLS."""
         applied = next((host.applied for host in route.hosts if host.name == peer.name), None)
+        if trouble is None and peer.security == dane.UNUSABLE:
+            trouble = Trouble(ResultType.TLSA_INVALID, "none of its TLSA records can be used by a mail server")
         if self._reports and applied is not None:
             self._tally.add(
                 ascii_name(route.domain),
