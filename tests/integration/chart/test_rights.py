@@ -26,7 +26,7 @@ MAY = [
     ("patch", "pods", RELAYS),
     ("create", "networkpolicies.networking.k8s.io", RELAYS),
     ("patch", "configmaps", RELAYS),
-    ("delete", "persistentvolumeclaims", RELAYS),
+    ("delete", "secrets", RELAYS),
     ("create", "leases.coordination.k8s.io", RELEASE),
     ("update", "leases.coordination.k8s.io", RELEASE),
 ]
@@ -49,6 +49,13 @@ MAY_NOT = [
     ("get", "tenants.malote.dev/status", "*"),
     ("get", "sendingdomains.malote.dev/status", "acme"),
     ("patch", "events.events.k8s.io", "acme"),
+    # What goes with its Tenant by itself; volumes hold mail that was accepted.
+    ("delete", "persistentvolumeclaims", RELAYS),
+    ("list", "persistentvolumeclaims", RELAYS),
+    ("delete", "statefulsets.apps", RELAYS),
+    ("delete", "services", RELAYS),
+    ("delete", "configmaps", RELAYS),
+    ("delete", "networkpolicies.networking.k8s.io", RELAYS),
     # Run or enter anything.
     ("create", "pods", RELAYS),
     ("create", "pods/exec", RELAYS),
