@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
-from malote_relay.config import ConfigError, RelayConfig
+from malote_relay.config import ConfigError, RelayConfig, decode, encode, is_address
+from malote_relay.config.check import network_complaint
 
 from . import fleet
 
@@ -184,6 +186,8 @@ def load(path: Path) -> Settings:
         raise SettingsError(f"{path}: relay.config: {error}") from error
     if said := _without_files(settings.relay, everywhere):
         raise SettingsError(f"{path}: relay.config: {said}")
+    if said := _refused_by_relays(settings, everywhere) or _unusable_dns(settings.dns):
+        raise SettingsError(f"{path}: {said}")
     if settings.notices.host and "@" not in settings.notices.from_address:
         raise SettingsError(f"{path}: notices.fromAddress: write the address that notices come from")
     return settings
@@ -195,3 +199,49 @@ def _without_files(given: Relay, everywhere: RelayConfig) -> str:
         if server is not None and server.password_file and not given.credentials_secret:
             return f"delivery.{field}.passwordFile: name the Secret that holds it in relay.credentialsSecret"
     return ""
+
+
+_WRITTEN_AS = {
+    "hostname": "endpoint.hostTemplate",
+    "delivery.heloName": "egress.heloTemplate",
+    "delivery.sourceAddress": "egress.sourceAddress",
+    "delivery.smtpPort": "egress.smtpPort",
+    "delivery.allowNetworks": "egress.allowNetworks",
+    "resolver.nameservers": "relay.nameservers",
+    "resolver.port": "relay.dnsPort",
+}
+"""The settings that become fields of every relay's configuration, by the relay's names."""
+
+
+def _refused_by_relays(settings: Settings, everywhere: RelayConfig) -> str:
+    """What every relay would refuse its configuration for, by the settings' own names; "" for nothing."""
+    egress = settings.egress
+    whole = replace(
+        everywhere,
+        hostname=settings.endpoint.host_template.replace("{tenant}", "tenant"),
+        delivery=replace(
+            everywhere.delivery,
+            helo_name=egress.helo_template.replace("{tenant}", "tenant"),
+            source_address=egress.source_address,
+            smtp_port=egress.smtp_port,
+            allow_networks=egress.allow_networks,
+        ),
+        resolver=replace(everywhere.resolver, nameservers=settings.relay.nameservers, port=settings.relay.dns_port),
+    )
+    try:
+        decode(encode(whole))
+    except ConfigError as error:
+        said = str(error).removeprefix("relay.json: ")
+        for field, written in _WRITTEN_AS.items():
+            if said.startswith(field) or said.endswith(f"`$.{field}`"):
+                return said.replace(field, written, 1)
+        return said
+    return ""
+
+
+def _unusable_dns(given: Dns) -> str:
+    """The address or network by which the operator could not look records up; "" for none."""
+    for number, address in enumerate(given.nameservers):
+        if not is_address(address):
+            return f"dns.nameservers[{number}]: {address!r} is not an IP address: write that of a recursive resolver"
+    return network_complaint("dns.allowNetworks", given.allow_networks)

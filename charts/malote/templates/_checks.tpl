@@ -12,10 +12,11 @@ meaning. A format is a pattern and the sentence a person reads when a value does
 {{- define "malote.checks" -}}
 {{- $address := "^([0-9]{1,3}(\\.[0-9]{1,3}){3}|[0-9a-fA-F:]*:[0-9a-fA-F:.]+)$" }}
 {{- $network := "^([0-9]{1,3}(\\.[0-9]{1,3}){3}|[0-9a-fA-F:]*:[0-9a-fA-F:.]*)/[0-9]{1,3}$" }}
+{{- $name := "^([a-z0-9]([-a-z0-9]*[a-z0-9])?\\.)*[a-z0-9]([-a-z0-9]*[a-z0-9])?$" }}
 {{- $host := "^([a-z0-9_]([-a-z0-9_]*[a-z0-9_])?\\.)*[a-z0-9]([-a-z0-9]*[a-z0-9])?$" }}
 {{- include "malote.check" (dict "path" "endpoint.hostTemplate" "value" .Values.endpoint.hostTemplate "pattern" "\\{tenant\\}" "write" "a host name with {tenant} in it, such as {tenant}.smtp.example.net (without it all tenants would share one name)") }}
 {{- range $path, $value := dict "endpoint.hostTemplate" .Values.endpoint.hostTemplate "egress.heloTemplate" .Values.egress.heloTemplate }}
-  {{- include "malote.check" (dict "path" $path "value" ($value | replace "{tenant}" "tenant") "pattern" $host "write" "a host name in lower case, without a dot at its end, such as {tenant}.smtp.example.net") }}
+  {{- include "malote.check" (dict "path" $path "value" ($value | replace "{tenant}" "tenant") "pattern" $name "write" "a host name in lower case, without underscores or a dot at its end, such as {tenant}.smtp.example.net") }}
 {{- end }}
 {{- range $path, $value := dict "dns.spfInclude" .Values.dns.spfInclude "dns.dkimZone" (.Values.dns.dkimZone | default "none") }}
   {{- include "malote.check" (dict "path" $path "value" $value "pattern" $host "write" "a host name in lower case, without a dot at its end, such as spf.example.net") }}
@@ -45,6 +46,9 @@ meaning. A format is a pattern and the sentence a person reads when a value does
 {{- end }}
 {{- if and (eq .Values.tls.mode "CertManager") (not .Values.tls.issuerName) }}
   {{- fail "tls.mode is CertManager: name the issuer in tls.issuerName (and its kind in tls.issuerKind)" }}
+{{- end }}
+{{- if eq (int .Values.endpoint.submissionPort) (int .Values.endpoint.submissionsPort) }}
+  {{- fail (printf "endpoint.submissionPort and endpoint.submissionsPort are both %v: write two ports, such as 587 (STARTTLS) and 465 (TLS)" .Values.endpoint.submissionPort) }}
 {{- end }}
 {{- if and .Values.bounces.enabled (has (int .Values.bounces.port) (list (int .Values.endpoint.submissionPort) (int .Values.endpoint.submissionsPort))) }}
   {{- fail (printf "bounces.port is %v, which clients submit to: write 25, or another port that leads to it" .Values.bounces.port) }}

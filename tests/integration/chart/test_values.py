@@ -134,6 +134,8 @@ class TestRefusedValues:
             ("dns.nameservers={resolver}", "write an IPv4 or IPv6 address, such as 192.0.2.53"),
             ("endpoint.hostTemplate=smtp.example.net", "write a host name with {tenant} in it"),
             ("endpoint.hostTemplate=x\\{tenant\\}.Example.net.", "write a host name in lower case"),
+            ("egress.heloTemplate=out_1.example.net", "write a host name in lower case, without underscores"),
+            ("endpoint.submissionPort=465", "endpoint.submissionsPort are both 465: write two ports"),
             (
                 "tls.mode=Secret",
                 "name the Secret of type kubernetes.io/tls in namespace malote-relays in tls.secretName",

@@ -98,6 +98,41 @@ def test_a_wrong_value_is_told_at_the_operators_start(tmp_path: Path, written: s
     assert "relay.json" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        ("egress: {allowNetworks: [10.0.0.1/8]}", "egress.allowNetworks[0]: 10.0.0.1/8 has host bits set: write a"),
+        (
+            "egress: {sourceAddress: 192.0.2.256}",
+            "egress.sourceAddress: '192.0.2.256' is not an IP address: write one",
+        ),
+        (
+            "egress: {heloTemplate: '{tenant}.out_1.example'}",
+            "egress.heloTemplate: 'tenant.out_1.example' is not a host",
+        ),
+        ("egress: {smtpPort: 70000}", "Expected `int` <= 65535 - at `$.egress.smtpPort`"),
+        (
+            "endpoint: {hostTemplate: '{tenant}_smtp.example'}",
+            "endpoint.hostTemplate: 'tenant_smtp.example' is not a",
+        ),
+        ("relay: {nameservers: [192.0.2.53, ns.example]}", "relay.nameservers[1]: 'ns.example' is not an IP address"),
+        ("dns: {allowNetworks: [10.0.0.1/8]}", "dns.allowNetworks[0]: 10.0.0.1/8 has host bits set: write a network"),
+        (
+            "dns: {nameservers: [192.0.2.256]}",
+            "dns.nameservers[0]: '192.0.2.256' is not an IP address: write that of",
+        ),
+    ],
+)
+def test_what_every_relay_would_refuse_is_told_at_the_operators_start_by_the_settings_name(
+    tmp_path: Path, written: str, says: str
+) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(f"{written}\n")
+    with pytest.raises(SettingsError) as caught:
+        load(file)
+    assert str(caught.value).startswith(f"{file}: {says}")
+
+
 def test_passwords_may_be_named_where_a_secret_holds_them(tmp_path: Path) -> None:
     file = tmp_path / "settings.yaml"
     file.write_text(
