@@ -19,7 +19,9 @@ RECONCILE_SECONDS = Histogram(
 RECONCILE_ERRORS = Counter(
     "malote_operator_reconcile_errors_total", "Reconciliations that failed and are tried again, by kind", ["kind"]
 )
-TENANTS = Gauge("malote_tenants", "Tenants by condition and its status", ["condition", "status"])
+TENANTS = Gauge(
+    "malote_tenants", "Tenants by condition, its status and its reason", ["condition", "status", "reason"]
+)
 SENDING_DOMAINS = Gauge("malote_sendingdomains", "Sending domains by the reason of Ready", ["state"])
 QUEUE_DEPTH = Gauge("malote_operator_queue_depth", "Objects that wait to be reconciled now")
 LEADER = Gauge("malote_operator_leader", "1 on the replica that reconciles, 0 on a standby")
@@ -34,8 +36,8 @@ EVENTS_WRITTEN = Counter("malote_operator_events_total", "Kubernetes Events writ
 MAILS = Counter("malote_operator_mails_total", "Mails to tenants, by kind and result", ["kind", "result"])
 
 
-def count_tenants(conditions: Iterable[tuple[str, str]]) -> None:
-    """Set `malote_tenants` from all tenants' (condition, status) pairs; what has none any more goes to 0."""
+def count_tenants(conditions: Iterable[tuple[str, str, str]]) -> None:
+    """Set `malote_tenants` from all tenants' (condition, status, reason); what has none any more is not shown."""
     _set_all(TENANTS, Tally(conditions))
 
 

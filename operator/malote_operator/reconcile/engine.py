@@ -176,7 +176,9 @@ class Engine:
         while True:
             metrics.QUEUE_DEPTH.set(len(self._context.queue))
             metrics.count_tenants(
-                (one.type, one.status.value) for tenant in cache.tenants.values() for one in tenant.status.conditions
+                (one.type, one.status.value, one.reason)
+                for tenant in cache.tenants.values()
+                for one in tenant.status.conditions
             )
             metrics.count_sending_domains(
                 next((one.reason for one in domain.status.conditions if one.type == "Ready"), "New")

@@ -199,7 +199,9 @@ def write_configuration(directory: Path, authority: CertificateAuthority, dns: D
 def operator_at_work() -> Any:
     """The operator's registry over HTTP, with something in every metric. Gives where it is."""
     metrics = [each for each in vars(malote_operator.metrics).values() if isinstance(each, MetricWrapperBase)]
-    malote_operator.metrics.count_tenants([("Ready", "True"), ("Ready", "False"), ("Stalled", "True")])
+    malote_operator.metrics.count_tenants(
+        [("Ready", "True", "Sending"), ("Ready", "False", "NoDomain"), ("Stalled", "True", "NameConflict")]
+    )
     malote_operator.metrics.count_sending_domains(["Verified", "RecordsMissing"])
 
     def work() -> None:
