@@ -73,8 +73,9 @@ def decide(tenant: Tenant, world: TenantWorld, settings: Settings, now: dt.datet
         egress=egress.status(world.egress, tenant.status.egress),
         next_look=_next_look(tenant, world, now),
     )
-    relay = _relay_available(world, relay_wanted, approved)
-    open_ = _submission_open(closed, world, now)
+    starting = _starting(tenant, world, settings)
+    relay = _relay_available(world, relay_wanted, approved, starting)
+    open_ = _submission_open(closed, world, starting, now)
     handed = _credentials_missing(decision, world)
     sent = _credentials_sent(world)
     ready = _ready(tenant, world, (closed, relay, open_, handed), decision.account_status)
@@ -179,18 +180,31 @@ def _no_plan(tenant: Tenant) -> str:
     )
 
 
-def _relay_available(world: TenantWorld, wanted: bool, approved: Decided) -> Decided:
+def _starting(tenant: Tenant, world: TenantWorld, settings: Settings) -> str:
+    """Why no relay is ready, or where that can be seen: what keeps a volume away, say, only the pod's events tell."""
+    relay = world.relay
+    if relay.message:
+        return relay.message
+    if not relay.exists:
+        return "the relay is being made"
+    what, where = "the relay has no pod yet", f"statefulset {names.relay(tenant.metadata.name)}"
+    if relay.pods:
+        what, where = "the relay's pod is not ready yet", f"pod {relay.pods[0].name}"
+    return f"{what}; should that last: kubectl describe {where} -n {settings.relay_namespace}"
+
+
+def _relay_available(world: TenantWorld, wanted: bool, approved: Decided, starting: str) -> Decided:
     relay = world.relay
     if relay.ready_replicas > 0:
         return yes("RelayAvailable", "Available", f"{relay.ready_replicas} of {relay.replicas} ready")
     if relay.exists:
-        return no("RelayAvailable", "Starting", relay.message or "the relay's pod is not ready yet")
+        return no("RelayAvailable", "Starting", starting)
     if wanted:
-        return no("RelayAvailable", "Provisioning", "the relay is being made")
+        return no("RelayAvailable", "Provisioning", starting)
     return no("RelayAvailable", "NotProvisioned", approved.message or "the relay cannot be made without a plan")
 
 
-def _submission_open(closed: _Closed | None, world: TenantWorld, now: dt.datetime) -> Decided:
+def _submission_open(closed: _Closed | None, world: TenantWorld, starting: str, now: dt.datetime) -> Decided:
     """What the relay does, which is not always what it should do already."""
     pods = [pod for pod in world.relay.pods if pod.ready]
     if closed is not None:
@@ -200,10 +214,14 @@ def _submission_open(closed: _Closed | None, world: TenantWorld, now: dt.datetim
             return yes("SubmissionOpen", "Closing", message)
         return no("SubmissionOpen", closed.reason, closed.message)
     if not pods:
-        return no("SubmissionOpen", "RelayUnavailable", world.relay.message or "the relay's pod is not ready yet")
+        return no("SubmissionOpen", "RelayUnavailable", starting)
     failing = next((pod for pod in pods if pod.config_error), None)
     if failing is not None:
         return no("SubmissionOpen", "ConfigError", f"{failing.name}: {failing.config_error}")
+    silent = next((pod for pod in pods if not pod.config_hash), None)
+    if silent is not None:
+        why = f"{silent.name} does not answer the operator at port 9090, so that nobody knows what it has loaded"
+        return no("SubmissionOpen", "RelayUnavailable", f"{why}; should that last: does a NetworkPolicy forbid it?")
     accepting = all(pod.submission_open for pod in pods)
     if not accepting or not (_loaded(world) or _reloading(world, now)):
         return no("SubmissionOpen", "Loading", "the relay is loading its configuration")

@@ -386,15 +386,27 @@ def _trouble(status: Object, conditions: dict[str, Any]) -> str:
     for container in [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]:
         state = container.get("state", {})
         waiting = state.get("waiting", {})
+        before = container.get("lastState", {}).get("terminated")
         if waiting.get("reason", "") not in {"", "ContainerCreating", "PodInitializing"}:
-            return f"{waiting['reason']}: {waiting.get('message', '')}".rstrip(": ")
+            words = waiting.get("message", "")
+            if before is not None:
+                words = _last_words(before) or f"{words} ({_end(before)})"
+            return f"{waiting['reason']}: {words}".rstrip(": ")
         if "terminated" in state:
-            ended = state["terminated"]
-            return f"the relay ended: {ended.get('reason', '')}, exit code {ended.get('exitCode')}"
+            return f"the relay ended: {_end(state['terminated'])}: {_last_words(state['terminated'])}".rstrip(": ")
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("status") == "False":
         return f"{scheduled.get('reason', 'Unschedulable')}: {scheduled.get('message', '')}".rstrip(": ")
     return ""
+
+
+def _end(ended: Object) -> str:
+    return f"{ended.get('reason', '')}, exit code {ended.get('exitCode')}"
+
+
+def _last_words(ended: Object) -> str:
+    """What a relay that could not start or go on said last: the kubelet hands on the end of its log."""
+    return str(ended.get("message", "")).rstrip().rpartition("\n")[2]
 
 
 def _declared(domain: SendingDomain) -> tuple[object, ...]:

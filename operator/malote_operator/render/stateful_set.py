@@ -103,6 +103,8 @@ def _container(plan: Plan, settings: Settings) -> Manifest:
             {"name": "observe", "containerPort": OBSERVE_PORT, "protocol": "TCP"},
         ],
         "resources": plan.spec.relay.resources or settings.relay.resources,
+        # Why a relay ended is in its log; this way the Tenant's conditions say it, too.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         # The whole store is read before the listeners open, and put right if it is damaged. A quarter of an hour is
         # allowed for that (50 GB from a disk of 56 MB/s); then life is watched.
         "startupProbe": _probe("/healthz", period=2, failures=450),

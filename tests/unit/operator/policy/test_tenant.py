@@ -215,6 +215,27 @@ def test_submission_counts_as_open_only_when_the_pod_has_loaded_what_says_so(
     assert conditions["Reconciling"].startswith("True")
 
 
+@pytest.mark.parametrize(
+    ("observed", "says"),
+    [
+        (relay(), "kubectl describe statefulset acme-relay -n malote-relays"),
+        (relay(pod(ready=False)), "kubectl describe pod acme-relay-0 -n malote-relays"),
+        (relay(pod(ready=False), message="acme-relay-0: Unschedulable: 0/1 nodes"), "0/1 nodes"),
+    ],
+)
+def test_a_relay_that_does_not_come_up_says_why_or_where_to_look(observed: RelayObservation, says: str) -> None:
+    conditions = decide(replace(IN_ORDER, relay=observed)).conditions
+    for kind in ("Ready", "RelayAvailable", "SubmissionOpen"):
+        assert says in condition(conditions, kind).message
+
+
+def test_a_relay_that_runs_and_cannot_be_asked_is_not_said_to_load_its_configuration() -> None:
+    """As behind a NetworkPolicy of the operator's own namespace."""
+    decided = condition(decide(replace(IN_ORDER, relay=relay(pod("", is_open=False)))).conditions, "SubmissionOpen")
+    assert decided.reason == "RelayUnavailable"
+    assert "acme-relay-0 does not answer the operator at port 9090" in decided.message
+
+
 def test_a_relay_that_accepts_while_it_loads_a_changed_configuration_keeps_its_tenant_ready_for_a_while() -> None:
     written = NOW - dt.timedelta(seconds=9)
     loading = replace(

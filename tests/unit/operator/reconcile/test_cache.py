@@ -131,6 +131,23 @@ def test_a_pods_trouble_is_told_in_the_api_servers_words() -> None:
     assert relay_pod(pod(1, {"conditions": [unschedulable]})).trouble == "Unschedulable: 0/1 nodes"
 
 
+def test_a_relay_that_ends_again_and_again_is_told_of_with_its_own_last_words() -> None:
+    said = '{"event": "starting"}\nmalote-relay: relay.json: hostname: write the name clients connect to\n'
+    ended = {"terminated": {"reason": "Error", "exitCode": 1, "message": said}}
+    waiting = {"reason": "CrashLoopBackOff", "message": "back-off 5m0s restarting failed container=relay"}
+    words = "malote-relay: relay.json: hostname: write the name clients connect to"
+    between = {"state": {"waiting": waiting}, "lastState": ended}
+    assert relay_pod(pod(1, {"containerStatuses": [between]})).trouble == f"CrashLoopBackOff: {words}"
+    just_now = {"state": ended}
+    assert relay_pod(pod(1, {"containerStatuses": [just_now]})).trouble == (
+        f"the relay ended: Error, exit code 1: {words}"
+    )
+    silent = {"state": {"waiting": waiting}, "lastState": {"terminated": {"reason": "OOMKilled", "exitCode": 137}}}
+    assert relay_pod(pod(1, {"containerStatuses": [silent]})).trouble == (
+        "CrashLoopBackOff: back-off 5m0s restarting failed container=relay (OOMKilled, exit code 137)"
+    )
+
+
 def test_what_a_complete_listing_lacks_is_missing_unless_it_came_later(cache: Cache) -> None:
     cache.update(TENANT, tenant(20, "late"))
     assert cache.missing_since(TENANT, [], "10") == [("Tenant", "", "acme")]

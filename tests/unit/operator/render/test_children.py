@@ -94,6 +94,11 @@ def test_pods_keep_the_rules_of_pod_security_restricted() -> None:
     }
 
 
+def test_what_a_relay_said_last_is_kept_with_its_pod() -> None:
+    (container,) = rendered()["StatefulSet malote-relays/acme-relay"]["spec"]["template"]["spec"]["containers"]
+    assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
+
+
 def test_the_relay_finds_its_files_where_its_arguments_say() -> None:
     body = rendered()["StatefulSet malote-relays/acme-relay"]["spec"]
     pod = body["template"]["spec"]
