@@ -13,7 +13,15 @@ import yaml
 
 from malote_operator import fleet
 from malote_operator.settings import SettingsError, load
-from malote_relay.config import ConfigError, Plan, RelayConfig, SmartHost
+from malote_relay.config import (
+    ConfigError,
+    Plan,
+    ProviderShaping,
+    RelayConfig,
+    SmartHost,
+    Socks5,
+    TogetherLimits,
+)
 
 ROOT = Path(__file__).parents[3]
 
@@ -158,21 +166,34 @@ def test_what_the_documents_show_can_be_written() -> None:
     assert fleet.base({key: value for line in shown for key, value in yaml.safe_load(line).items()})
 
 
-def test_the_fields_that_operations_lists_are_the_relays() -> None:
-    text = (
-        (ROOT / "docs/operations.md")
-        .read_text()
-        .partition("## What all relays are told")[2]
-        .partition("Passwords")[0]
-    )
-    known = fields(RelayConfig)
-    rows = re.findall(r"^\| (`.*?`) \| (.*) \|$", text, re.M)
-    assert len(rows) == 8
-    for sections, examples in rows:
-        names = re.findall(r"`([\w.]+)`", sections)
-        assert set(names) <= known
-        if len(names) == 1:
-            assert {f"{names[0]}.{name}" for name in re.findall(r"`(\w+)`", examples)} <= known
+def listed_in_operations() -> dict[str, str]:
+    """The fields of relay.config that operations.md lists, and what it says right behind each."""
+    table = (ROOT / "docs/operations.md").read_text().partition("## What all relays are told")[2]
+    return {
+        f"{section}.{field}": said
+        for section, row in re.findall(r"^\| `(\w+)` \| (.*) \|$", table.partition("Passwords")[0], re.M)
+        for field, said in re.findall(r"`(\w+)`([^`]*)", row)
+    }
+
+
+def test_operations_lists_every_field_that_can_be_given_and_no_other() -> None:
+    known = {field for field in fields(RelayConfig) if not {field, field.partition(".")[0]} & set(fleet.DECIDED)}
+    assert {field for field in known if field.count(".") == 1} == set(listed_in_operations())
+    deeper = {name for field in known if field.count(".") > 1 for name in [field.rpartition(".")[2]]}
+    for struct in (SmartHost, Socks5, ProviderShaping, TogetherLimits):
+        deeper |= {field.encode_name for field in msgspec.structs.fields(struct)}
+    assert deeper <= set(re.findall(r"\w+", (ROOT / "docs/operations.md").read_text()))
+
+
+def test_the_defaults_that_operations_shows_are_the_relays() -> None:
+    defaults = msgspec.to_builtins(fleet.base({}))
+    shown = {
+        name: float(number.replace(",", "")) * (2**20 if unit else 1)
+        for name, said in listed_in_operations().items()
+        for number, unit in re.findall(r"^ \(([\d.,]*\d)( MiB)?", said)
+    }
+    assert len(shown) > 40
+    assert shown == {name: defaults[section][field] for name in shown for section, field in [name.split(".")]}
 
 
 def test_a_right_one_is_taken(tmp_path: Path) -> None:
