@@ -77,6 +77,13 @@ class TestInstalled:
             f"{plural}.malote.dev" for plural in ("plans", "tenants", "sendingdomains", "domainclaims")
         }
 
+    def test_what_was_kept_is_taken_over_by_the_next_installation(self, installed: Chart) -> None:
+        removed = installed.helm("uninstall", "malote", "-n", RELEASE, "--wait")
+        assert removed.returncode == 0, removed.stderr
+        assert installed.kubectl("get", "namespace", RELAYS).returncode == 0
+        again = installed.helm("install", "malote", str(CHART), "-n", RELEASE)
+        assert again.returncode == 0, again.stderr
+
 
 @pytest.mark.parametrize(
     ("given", "said"),
