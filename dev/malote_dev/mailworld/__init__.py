@@ -6,7 +6,7 @@ so that the demonstration and the tests send real mail over real sockets and not
 
 * `dns`: a DNS server whose records and failures are changed while it runs (`records` holds its answers);
 * `mx`: a mail host that accepts, defers, refuses, greylists, stalls or breaks as told (`behaviour`), and keeps
-  what it received;
+  what it received (`received`); `conversation` is one connection to it, `hooks` its replies to commands;
 * `mailboxes`: the mail host of a sender's own domain, which knows the mailboxes that exist there;
 * `verify`: what a recipient's host finds when it checks SPF, DKIM and DMARC with public verifiers;
 * `client`: how a tenant's application sends;

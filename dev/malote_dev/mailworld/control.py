@@ -31,7 +31,8 @@ from aiohttp import web
 from malote_dev.mailworld.behaviour import ACCEPT, Behaviour, TlsMode
 from malote_dev.mailworld.dns import DnsServer
 from malote_dev.mailworld.mailboxes import MailboxProvider, Mode
-from malote_dev.mailworld.mx import Message, SinkMx
+from malote_dev.mailworld.mx import SinkMx
+from malote_dev.mailworld.received import Message
 from malote_dev.mailworld.records import Failure
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from malote_dev.mailworld.control import message_from_json
-from malote_dev.mailworld.mx import Message
+from malote_dev.mailworld.received import Message
 from malote_dev.realnode.images import WORLD
 from malote_dev.realnode.network import NODE_ADDRESS, POD_NETWORK, SERVICE_NETWORK
 from malote_dev.realnode.node import RealNode

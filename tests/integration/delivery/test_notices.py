@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from malote_dev.mailworld.behaviour import Action, Behaviour, Stage
-from malote_dev.mailworld.mx import Message
+from malote_dev.mailworld.received import Message
 from malote_dev.mailworld.verify import verify
 from malote_relay.config import Language, Notices
 from malote_relay.signing.keys import SigningKey

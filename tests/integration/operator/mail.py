@@ -15,7 +15,8 @@ from tests.integration.operator.conftest import data
 
 from malote_dev.mailworld import client
 from malote_dev.mailworld.client import Endpoint
-from malote_dev.mailworld.mx import Message, SinkMx
+from malote_dev.mailworld.mx import SinkMx
+from malote_dev.mailworld.received import Message
 
 if TYPE_CHECKING:
     from tests.integration.conftest import LoopThread

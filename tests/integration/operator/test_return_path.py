@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.integration.conftest import LoopThread
     from tests.integration.operator.conftest import Eventually, Start, Tenancy
 
-    from malote_dev.mailworld.mx import Message
+    from malote_dev.mailworld.received import Message
 
 pytestmark = pytest.mark.cluster
 
