@@ -38,7 +38,7 @@ class LoopThread:
         self._thread = threading.Thread(target=self.loop.run_forever, name="cluster", daemon=True)
         self._thread.start()
 
-    def run(self, work: Coroutine[Any, Any, T], timeout: float = 180.0) -> T:
+    def run(self, work: Coroutine[Any, Any, T], timeout: float = 600.0) -> T:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout)
 
     def enter(self, context: AbstractAsyncContextManager[T]) -> T:
@@ -58,7 +58,7 @@ class Kubectl:
         self.program = program
         self.kubeconfig = kubeconfig
 
-    def __call__(self, *arguments: str, stdin: str | None = None, timeout: float = 60.0) -> str:
+    def __call__(self, *arguments: str, stdin: str | None = None, timeout: float = 180.0) -> str:
         done = subprocess.run(
             [self.program, f"--kubeconfig={self.kubeconfig}", *arguments],
             input=stdin,
@@ -137,16 +137,16 @@ def namespace(kubectl: Kubectl) -> Iterator[str]:
     name = f"test-{secrets.token_hex(4)}"
     kubectl("create", "namespace", name)
     # Its default service account comes a moment later; a pod made before is refused.
-    kubectl("wait", "--for=create", "serviceaccount/default", "-n", name, "--timeout=20s")
+    kubectl("wait", "--for=create", "serviceaccount/default", "-n", name, "--timeout=60s")
     yield name
     kubectl("delete", "namespace", name, "--wait=false")
 
 
 @pytest.fixture
 def eventually() -> Callable[..., Any]:
-    """`eventually(look, within=20)`: call *look* until it gives something true; its last answer or error else."""
+    """`eventually(look, within=60)`: call *look* until it gives something true; its last answer or error else."""
 
-    def wait(look: Callable[[], T], within: float = 20.0) -> T:
+    def wait(look: Callable[[], T], within: float = 60.0) -> T:
         deadline = time.monotonic() + within
         while True:
             error: Exception | None = None

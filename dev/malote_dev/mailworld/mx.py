@@ -109,7 +109,7 @@ class SinkMx:
         self._greylisted.clear()
         self._uses.clear()
 
-    async def wait_for(self, count: int, timeout: float = 10.0) -> list[Message]:
+    async def wait_for(self, count: int, timeout: float = 30.0) -> list[Message]:
         """The messages, once there are at least `count`. Raises TimeoutError saying how many came."""
         try:
             async with asyncio.timeout(timeout), self._changed:

@@ -152,7 +152,8 @@ class Records:
                 response.set_rcode(dns.rcode.NXDOMAIN)
                 self._add_soa(response, name)
                 return response
-            found = [rrset for kind, rrset in rdatas.items() if rdtype in (kind, dns.rdatatype.ANY)]
+            # A copy: a test may publish from another thread meanwhile.
+            found = [rrset for kind, rrset in list(rdatas.items()) if rdtype in (kind, dns.rdatatype.ANY)]
             if found:
                 response.answer.extend(_renamed(rrset, name) for rrset in found)
                 self._add_addresses(response, found)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.harness.processes import free_port
 
 from malote_dev.controlplane import ControlPlane, ControlPlaneError
 from malote_dev.keeper import marked
@@ -32,14 +33,19 @@ Alive = Callable[[int], bool]
 async def test_a_port_that_another_program_takes_first_is_no_failure(
     toolchain: Toolchain, tmp_path: Path, alive: Alive
 ) -> None:
-    with socket.socket() as squatter, socket.socket() as probe:
+    with socket.socket() as squatter:
         squatter.bind(("127.0.0.1", 0))
         squatter.listen()
-        probe.bind(("127.0.0.1", 0))
-        ports = [squatter.getsockname()[1], probe.getsockname()[1]]
-        probe.close()
-        async with ControlPlane(toolchain, tmp_path, pick_port=lambda: ports.pop(0), environ={}) as plane:
-            assert ports == []
+        taken = squatter.getsockname()[1]
+        picked: list[int] = []
+
+        def pick_port() -> int:
+            picked.append(free_port() if picked else taken)
+            return picked[-1]
+
+        async with ControlPlane(toolchain, tmp_path, pick_port=pick_port, environ={}) as plane:
+            assert len(picked) > 1
+            assert plane.url.endswith(f":{picked[-1]}")
             async with KubeApi(KubeConfig(plane.kubeconfig)) as api:
                 assert (await api.get("/version"))["gitVersion"].startswith("v1.")
             started = plane.pids
@@ -94,14 +100,14 @@ def test_nothing_survives_a_parent_that_is_killed(
         assert parent.stdout is not None
         assert parent.stdout.readline().startswith("ready after")
         there = kubectl.against(directory / "control-plane/kubeconfig")
-        there("wait", "--for=create", "serviceaccount/default", "--timeout=20s")
+        there("wait", "--for=create", "serviceaccount/default", "--timeout=60s")
         container = {"name": "main", "image": "none", "command": ["sh", "-c", "setsid sleep 300 & exec sleep 300"]}
         spec = {"containers": [container]}
         there.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "stays"}, "spec": spec})
-        there("wait", "--for=condition=Ready", "pod/stays", "--timeout=20s")
+        there("wait", "--for=condition=Ready", "pod/stays", "--timeout=60s")
         children = eventually(lambda: len(found := descendants(parent.pid)) >= 7 and found)
         parent.send_signal(signal.SIGKILL)
-    eventually(lambda: not any(alive(pid) for pid in children), within=10)
+    eventually(lambda: not any(alive(pid) for pid in children))
 
 
 def test_sigterm_ends_a_cluster_in_order(toolchain: Toolchain, tmp_path: Path, alive: Alive) -> None:
@@ -112,7 +118,7 @@ def test_sigterm_ends_a_cluster_in_order(toolchain: Toolchain, tmp_path: Path, a
         assert parent.stdout.readline().startswith("ready after")
         children = descendants(parent.pid)
         parent.send_signal(signal.SIGTERM)
-        assert parent.wait(15) == 0
+        assert parent.wait(60) == 0
     assert not any(alive(pid) for pid in children)
 
 
@@ -133,13 +139,15 @@ async def test_a_process_that_leaves_its_session_is_found_by_the_keeper(tmp_path
     async with Offspring() as offspring:
         escape = ["sh", "-c", "setsid sh -c 'sleep 300 & echo $! > pid; wait' &"]
         await (await offspring.start(escape, environ={"PATH": os.environ["PATH"]}, directory=tmp_path)).wait()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().strip():
             assert time.monotonic() < deadline
             await asyncio.sleep(0.02)
         escaped = int((tmp_path / "pid").read_text())
         assert alive(escaped)
         mark = offspring.mark.encode()
-        assert escaped in marked(mark)
+        while escaped not in marked(mark):  # between fork and exec it has no environment of its own
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.02)
     assert not alive(escaped)
     assert marked(mark) == []

@@ -46,12 +46,12 @@ class Cluster:
         path = self.node.log(self.namespace, name, container)
         return path.read_text() if path.exists() else ""
 
-    def ready(self, name: str, within: float = 15) -> dict[str, Any]:
+    def ready(self, name: str) -> dict[str, Any]:
         def look() -> dict[str, Any] | None:
             seen = self.get("pod", name)
             return seen if condition(seen, "Ready") == "True" else None
 
-        return self.eventually(look, within)  # type: ignore[no-any-return]  # a fixture's callable
+        return self.eventually(look)  # type: ignore[no-any-return]  # a fixture's callable
 
     def events(self, name: str) -> list[tuple[str, str]]:
         listed = self.kubectl.json("get", "events", "-n", self.namespace)["items"]
@@ -76,15 +76,17 @@ def cluster(kubectl: Kubectl, process_node: ProcessNode, namespace: str, eventua
 def test_a_stateful_sets_pod_runs_becomes_ready_and_restarts_when_its_probe_fails(cluster: Cluster) -> None:
     """The whole way: claim bound, init container, readiness, a liveness probe that fails, a restart, ready again."""
     script = "echo start $(cat /data/init) >> /data/starts; rm -f /data/broken; touch /tmp/fine; exec sleep 300"
-    intact = {"command": ["sh", "-c", "test ! -e /data/broken"]}
+    # Generous time-outs: a probe that is late on a busy machine is no failure.
+    often: dict[str, Any] = {"periodSeconds": 1, "timeoutSeconds": 30}
+    intact = {"exec": {"command": ["sh", "-c", "test ! -e /data/broken"]}, **often}
     main = {
         "name": "main",
         "image": "none",
         "command": ["sh", "-c", script],
-        "readinessProbe": {"exec": {"command": ["test", "-e", "/tmp/fine"]}, "periodSeconds": 1},
+        "readinessProbe": {"exec": {"command": ["test", "-e", "/tmp/fine"]}, **often},
         # Without it a restarted container could be probed before it has removed the file, and restart once more.
-        "startupProbe": {"exec": intact, "periodSeconds": 1, "failureThreshold": 30},
-        "livenessProbe": {"exec": intact, "periodSeconds": 1, "failureThreshold": 1},
+        "startupProbe": {**intact, "failureThreshold": 30},
+        "livenessProbe": {**intact, "failureThreshold": 1},
         "volumeMounts": [{"name": "data", "mountPath": "/data"}, {"name": "tmp", "mountPath": "/tmp"}],
     }
     prepare = {
@@ -135,7 +137,8 @@ def test_a_stateful_sets_pod_runs_becomes_ready_and_restarts_when_its_probe_fail
     again = cluster.ready("web-0")
     assert container(again)["lastState"]["terminated"]["exitCode"] == 143
     assert (folder / "starts").read_text() == "start prepared\n" * 2
-    assert ("Killing", "Container main failed liveness probe, will be restarted") in cluster.events("web-0")
+    killing = ("Killing", "Container main failed liveness probe, will be restarted")
+    cluster.eventually(lambda: killing in cluster.events("web-0"))
 
     # The claim's content outlives the pod, and the successor has it.
     cluster.delete("pod", "web-0")
@@ -164,7 +167,7 @@ def test_a_changed_secret_reaches_the_file_at_once_and_whole(cluster: Cluster) -
     cluster.ready("reader")
     cluster.eventually(lambda: "1\n" in cluster.log("reader"))
     cluster.apply({**secret, "stringData": {"relay.json": "2"}})
-    cluster.eventually(lambda: "2\n" in cluster.log("reader"), within=10)
+    cluster.eventually(lambda: "2\n" in cluster.log("reader"))
     assert set(cluster.log("reader").split()) == {"1", "2"}
 
 
@@ -204,7 +207,9 @@ def test_a_pod_speaks_to_the_api_server_as_its_own_service_account(cluster: Clus
         {**role, "kind": "RoleBinding", "roleRef": reference, "subjects": [subject]},
     )
     kubectl = str(cluster.kubectl.program)
-    ask = f"{kubectl} auth whoami -o name; {kubectl} get cm -n {cluster.namespace} -o name; {kubectl} get secrets -A"
+    maps = f"{kubectl} get cm -n {cluster.namespace} -o name"
+    # The API server learns of a binding a moment after it was made.
+    ask = f"{kubectl} auth whoami -o name; until {maps}; do sleep 0.2; done; {kubectl} get secrets -A"
     cluster.apply(pod("asker", "sh", "-c", ask, spec={"serviceAccountName": "reader", "restartPolicy": "Never"}))
     cluster.eventually(lambda: cluster.get("pod", "asker")["status"]["phase"] == "Failed")
     said = cluster.log("asker")
@@ -217,13 +222,13 @@ def test_sigterm_comes_first_and_sigkill_only_after_the_grace_period(cluster: Cl
     stubborn = "trap 'echo asked' TERM; echo up; while :; do sleep 0.1; done"
     cluster.apply(
         pod("polite", "sh", "-c", polite, spec={"terminationGracePeriodSeconds": 20}),
-        pod("stubborn", "sh", "-c", stubborn, spec={"terminationGracePeriodSeconds": 2}),
+        pod("stubborn", "sh", "-c", stubborn, spec={"terminationGracePeriodSeconds": 5}),
     )
     for name in ("polite", "stubborn"):
         cluster.eventually(lambda name=name: "up" in cluster.log(name))
-    cluster.delete("pod", "polite", "--timeout=10s")
+    cluster.delete("pod", "polite", "--timeout=60s")
     assert cluster.log("polite").split() == ["up", "asked", "done"]
-    cluster.delete("pod", "stubborn", "--timeout=10s")
+    cluster.delete("pod", "stubborn", "--timeout=60s")
     assert cluster.log("stubborn").split() == ["up", "asked"]
 
 
@@ -243,7 +248,7 @@ def test_a_pod_deleted_by_force_leaves_no_process(cluster: Cluster, alive: Alive
     process = int(cluster.log("forced"))
     assert alive(process)
     cluster.delete("pod", "forced", "--force", "--grace-period=0")
-    cluster.eventually(lambda: not alive(process), within=5)
+    cluster.eventually(lambda: not alive(process))
 
 
 def test_a_missing_secret_is_told_as_the_kubelet_tells_it_and_healed_when_it_comes(cluster: Cluster) -> None:
@@ -258,8 +263,8 @@ def test_a_missing_secret_is_told_as_the_kubelet_tells_it_and_healed_when_it_com
     assert waiting()["message"] == 'secret "late" not found'
     cluster.eventually(lambda: ("Failed", 'Error: secret "late" not found') in cluster.events("waits"))
     cluster.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "late"}, "stringData": {"x": "here"}})
-    cluster.ready("waits", within=10)
-    assert cluster.log("waits") == "here\n"
+    cluster.ready("waits")
+    cluster.eventually(lambda: cluster.log("waits") == "here\n")
 
 
 def test_a_volume_that_cannot_be_mounted_yet_is_told_by_an_event(cluster: Cluster) -> None:
@@ -271,7 +276,7 @@ def test_a_volume_that_cannot_be_mounted_yet_is_told_by_an_event(cluster: Cluste
     cluster.eventually(lambda: ("FailedMount", message) in cluster.events("mounts"))
     assert container(cluster.get("pod", "mounts"))["state"]["waiting"]["reason"] == "ContainerCreating"
     cluster.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "late"}, "stringData": {"x": "1"}})
-    cluster.ready("mounts", within=10)
+    cluster.ready("mounts")
 
 
 def test_an_unknown_command_is_shown_in_the_status(cluster: Cluster) -> None:
