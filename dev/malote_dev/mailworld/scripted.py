@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -54,6 +56,16 @@ class Scripted:
         """Listen no more, and let the system take in little more than so many octets meanwhile."""
         self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, octets)
         cast(asyncio.Transport, self.writer.transport).pause_reading()
+
+    async def something_came(self) -> None:
+        """Wait, while paused, until there is something to listen to."""
+        with socket.socket(fileno=os.dup(self.writer.get_extra_info("socket").fileno())) as carrier:
+            carrier.setblocking(False)
+            while True:
+                with contextlib.suppress(BlockingIOError):
+                    carrier.recv(1, socket.MSG_PEEK)
+                    return
+                await asyncio.sleep(0.01)
 
     def close(self) -> None:
         """Hang up."""

@@ -16,7 +16,8 @@ class Page:
     body: bytes = b""
     status: int = 200
     headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "text/plain"})
-    delay: float = 0.0
+    gate: asyncio.Event | None = None
+    """Nothing is answered before it is set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,8 @@ class WebServer:
             host = headers.get("host", "").lower()
             self.visits.append(Visit(head.rpartition(" ")[0], host, body, headers))
             page = self.pages.get(host, Page(status=404))
-            await asyncio.sleep(page.delay)
+            if page.gate is not None:
+                await page.gate.wait()
             fields = "".join(f"{name}: {value}\r\n" for name, value in page.headers.items())
             start = f"HTTP/1.1 {page.status} x\r\n{fields}Content-Length: {len(page.body)}\r\n\r\n"
             writer.write(start.encode() + page.body)

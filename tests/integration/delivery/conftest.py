@@ -92,7 +92,7 @@ class World:
             delivery=config.Delivery(**settings),  # type: ignore[arg-type]  # keyword arguments of the tests
             notices=notices or Notices(),
             resolver=config.Resolver(
-                nameservers=(self.dns.address,), port=self.dns.port, timeout=1.0, validating=self.validating
+                nameservers=(self.dns.address,), port=self.dns.port, timeout=10.0, validating=self.validating
             ),
         )
 
@@ -217,12 +217,12 @@ class World:
         path.write_bytes(content)
         return path
 
-    async def wait(self, condition: Callable[[], bool], timeout: float = 10.0) -> None:
+    async def wait(self, condition: Callable[[], bool], timeout: float = 30.0) -> None:
         async with asyncio.timeout(timeout):
             while not condition():  # noqa: ASYNC110  # the condition may be about anything
                 await asyncio.sleep(0.01)
 
-    async def ended(self, count: int, timeout: float = 10.0) -> list[Outcome]:
+    async def ended(self, count: int, timeout: float = 30.0) -> list[Outcome]:
         """The outcomes, once there are `count`."""
         await self.wait(lambda: len(self.outcomes) >= count, timeout)
         return list(self.outcomes)

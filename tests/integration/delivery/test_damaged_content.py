@@ -96,7 +96,7 @@ async def test_content_that_the_database_cannot_read_keeps_no_other_mail_from_co
     monkeypatch.setattr(world.store, "content", content)
     await world.start()
     await world.send("bia@gone.example")
-    (notice,) = await home.wait_for(1, timeout=5)
+    (notice,) = await home.wait_for(1)
     assert b"no longer kept" in notice.content
     await world.send("bia@shop.example")
     await shop.wait_for(1)
@@ -113,6 +113,6 @@ async def test_a_notice_that_cannot_be_signed_goes_unsigned(world: Any) -> None:
 
     await world.start(sign=sign)
     await world.send("bia@gone.example")
-    (notice,) = await home.wait_for(1, timeout=5)
+    (notice,) = await home.wait_for(1)
     assert notice.content.startswith(b"From: Mail Delivery System")
     await world.ended(1)

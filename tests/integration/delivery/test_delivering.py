@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from malote_dev.mailworld.behaviour import Action, Behaviour, TlsMode
+from malote_dev.mailworld.behaviour import Action, Behaviour, Stage, TlsMode
 from malote_relay.delivery.queue.lanes import Bounds
 from malote_relay.store.model import Outcome, Result
 
@@ -86,16 +86,16 @@ async def test_tls_is_used_where_it_can_be_and_never_in_the_way(world: Any, mode
 async def test_a_slow_destination_keeps_no_other_waiting(world: Any) -> None:
     slow = await world.domain("slow.example")
     fast = await world.domain("fast.example")
-    slow.behaviour = Behaviour(action=Action.SLOW, delay=2.0)
+    slow.behaviour = Behaviour(action=Action.SLOW, delay=10.0)
     for _ in range(60):
         await world.send("x@slow.example")
     for _ in range(20):
         await world.send("bia@fast.example")
     bounds = Bounds(window=40, lane=10, page=10)
     await world.start(bounds=bounds, max_connections=4, max_connections_per_destination=3)
-    await fast.wait_for(20, timeout=5)
+    await fast.wait_for(20, timeout=20)
     await world.send("bia@fast.example")
-    await fast.wait_for(21, timeout=5)
+    await fast.wait_for(21, timeout=20)
     assert len(slow.messages) < 10
     await world.stop(grace=0)
 
@@ -184,7 +184,7 @@ async def test_a_source_address_is_used(world: Any) -> None:
 
 async def test_what_waits_for_its_destination_says_so(world: Any) -> None:
     mx = await world.domain("shop.example")
-    mx.behaviour = Behaviour(action=Action.SLOW, delay=0.3)
+    mx.behaviour = Behaviour(action=Action.SILENT, stage=Stage.MAIL)
     scheduler = await world.start(max_connections_per_destination=1)
     for _ in range(3):
         await world.send("bia@shop.example")

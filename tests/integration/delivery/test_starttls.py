@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import ipaddress
 import os
 import socket
@@ -23,7 +24,7 @@ from malote_relay.resolver import IPAddress, Mx
 from malote_relay.senders import CalloutProbe, Standing
 from malote_relay.submission.address import Mailbox
 
-QUICK = Timeouts(connect=1, greeting=1, command=0.5, tls=1, data=1, block=1, final=1, quit=0.2)
+PATIENT = Timeouts(connect=30, greeting=30, command=30, tls=30, data=30, block=30, final=30, quit=0.2)
 
 
 @pytest.fixture
@@ -31,11 +32,11 @@ def context(authority: CertificateAuthority) -> ssl.SSLContext:
     return authority.server_context(["mx.example"])
 
 
-async def failure(script: Script) -> SessionFailed:
+async def failure(script: Script, timeouts: Timeouts = PATIENT) -> SessionFailed:
     async with scripted(script) as (port, _):
         peer = Peer("mx.example", ipaddress.ip_address("127.0.0.1"), port)
         with pytest.raises(SessionFailed) as caught:
-            await open_session(peer, Identity("relay.example"), QUICK, opportunistic_tls())
+            await open_session(peer, Identity("relay.example"), timeouts, opportunistic_tls())
     return caught.value
 
 
@@ -65,9 +66,10 @@ async def test_nor_is_silence_over_tls_tls_trouble(context: ssl.SSLContext) -> N
     async def script(it: Scripted) -> None:
         await it.greet("STARTTLS")
         await it.secure(context)
-        await asyncio.sleep(1)
+        await it.hear()
+        await it.hear()  # until the client has had enough
 
-    failed = await failure(script)
+    failed = await failure(script, dataclasses.replace(PATIENT, command=0.5))
     assert (failed.tls, failed.failure.bounce_class) == (None, "timeout")
 
 

@@ -21,6 +21,12 @@ from malote_relay.delivery.tls.reporter import SPREAD_SECONDS
 DAY = 86_400
 
 
+@pytest.fixture(autouse=True)
+def at_noon(world: Any) -> None:
+    """No day ends during a test but by its own doing."""
+    world.clock.ahead = (DAY // 2 - time.time()) % DAY
+
+
 async def sign(domain: str, content: bytes) -> bytes:
     return f"DKIM-Signature: d={domain}\r\n".encode()
 
@@ -79,14 +85,14 @@ async def test_each_report_leaves_at_a_time_of_its_own_within_hours_of_midnight(
     security, today = world.scheduler._security, int(world.clock() // DAY)
     await security.tell()
     times = {security._reporter._due(today, f"d{number}.example") for number in range(20)}
-    assert len(times) == 20
+    assert len(times) > 15, "but for one or another that falls together by chance"
     assert all(0 <= at - (today + 1) * DAY < SPREAD_SECONDS for at in times)
     due = security._reporter._due(today, "shop.example")
-    world.clock.ahead += due - world.clock() - 5
+    world.clock.ahead += due - world.clock() - 60
     await security.tell()
     await world.wait(lambda: world.scheduler.in_hand == 0)
     assert len(mx.messages) == 1
-    world.clock.ahead += 10
+    world.clock.ahead += 120
     await security.tell()
     await mx.wait_for(2)
 

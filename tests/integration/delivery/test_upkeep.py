@@ -118,7 +118,7 @@ async def test_what_waits_for_a_destination_that_is_left_alone_expires(world: An
     await world.wait(lambda: bool(world.scheduler.left_alone()))
     world.clock.ahead = PAST
     care = Care(world)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not await empty(world):
             await care.upkeep.sweep()
             await asyncio.sleep(0.05)
@@ -130,9 +130,9 @@ async def test_what_waits_for_a_destination_that_is_left_alone_expires(world: An
 async def test_what_stands_in_line_or_in_the_overflow_expires_and_what_is_being_sent_does_not(world: Any) -> None:
     mx = await world.domain("shop.example")
     mx.behaviour = Behaviour(action=Action.SLOW, delay=0.5)
-    await world.start(max_connections_per_destination=1, max_age_seconds=AGE, bounds=Bounds(window=8, lane=4, page=8))
     for number in range(10):
         await world.send(f"r{number}@shop.example")
+    await world.start(max_connections_per_destination=1, max_age_seconds=AGE, bounds=Bounds(window=8, lane=4, page=8))
     await world.wait(lambda: any(command.verb == "MAIL" for command in mx.commands))
     world.clock.ahead = PAST
     assert await Care(world).upkeep.sweep() == 9
@@ -273,7 +273,7 @@ async def test_mail_that_nobody_sends_is_noticed_and_pushed(world: Any) -> None:
     scheduler._window._fill = asleep
     await world.send("bia@shop.example", offer=False)
     await care.upkeep.look()
-    care.ahead = watchdog.STALLED_SECONDS - 1
+    care.ahead = watchdog.STALLED_SECONDS / 2
     assert not (await care.upkeep.look()).alarm
     care.ahead = watchdog.STALLED_SECONDS + 1
     assert (await care.upkeep.look()).alarm
