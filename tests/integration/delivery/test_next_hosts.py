@@ -35,7 +35,7 @@ TROUBLES = [
 
 
 class Patience:
-    """Timeouts: little patience with the first host, which may say nothing; from then on enough for a slow machine."""
+    """Timeouts: little patience with the first host, which may say nothing; then enough for a slow machine."""
 
     def __init__(self, first: SinkMx) -> None:
         self._first = first

@@ -33,7 +33,7 @@ class Dialogue:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
 
-    async def read(self, timeout: float = 10.0) -> str:
+    async def read(self, timeout: float = 30.0) -> str:
         """The next reply, lines joined; "" when the connection has ended."""
         lines = []
         async with asyncio.timeout(timeout):
@@ -52,7 +52,7 @@ class Dialogue:
     def send(self, octets: bytes | str) -> None:
         self.writer.write(octets if isinstance(octets, bytes) else octets.encode() + b"\r\n")
 
-    async def closed(self, timeout: float = 10.0) -> bool:
+    async def closed(self, timeout: float = 30.0) -> bool:
         """Whether the relay has closed the connection, or does within the time."""
         with contextlib.suppress(ConnectionError):
             async with asyncio.timeout(timeout):
@@ -89,16 +89,18 @@ class Running:
         """Wait until no unit is reserved; then none is charged, nothing is queued, and no file is left."""
         door = self.relay._door
         assert door is not None
-        await eventually(lambda: not self.reserved() and not door.spool.in_flight)
+        incoming = self.site.spool / "incoming"
+        await eventually(
+            lambda: not self.reserved() and not door.spool.in_flight and not list(incoming.iterdir()),
+        )
         assert await self.stored() == 0
         state = await self.relay._store.queue_state(time.time())
         assert (state.ready, state.deferred, state.held) == (0, 0, 0)
-        assert not list(self.site.spool.joinpath("incoming").iterdir())
 
     def endpoint(self, security: Security = Security.STARTTLS) -> Endpoint:
         server = self.relay.server
         port = server.submissions_port if security is Security.TLS else server.submission_port
-        return Endpoint(HOSTNAME, port, security, self.site.authority_file, "127.0.0.1", 15.0)
+        return Endpoint(HOSTNAME, port, security, self.site.authority_file, "127.0.0.1", 60.0)
 
     async def send(
         self,
@@ -180,7 +182,7 @@ class Program:
         said = await self.said("listening")
         self.ports = {name: said[name] for name in ("submission", "submissions", "observe")}
 
-    async def said(self, event: str, timeout: float = 20.0) -> dict[str, Any]:
+    async def said(self, event: str, timeout: float = 60.0) -> dict[str, Any]:
         """Wait for a line of the log."""
         assert self.process is not None
         assert self.process.stderr is not None
@@ -193,7 +195,7 @@ class Program:
 
     async def send(self, message: bytes, to: tuple[str, ...] = ("bob@dest.example",)) -> Sent:
         endpoint = Endpoint(
-            HOSTNAME, self.ports["submission"], Security.STARTTLS, self.site.authority_file, "127.0.0.1", 15.0
+            HOSTNAME, self.ports["submission"], Security.STARTTLS, self.site.authority_file, "127.0.0.1", 60.0
         )
         password = self.site.password
         return await asyncio.to_thread(send, endpoint, "app@acme", password, "ana@acme.example", to, message)
@@ -201,7 +203,7 @@ class Program:
     async def end(self, signal: int) -> int:
         assert self.process is not None
         self.process.send_signal(signal)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await self.process.communicate()
         assert self.process.returncode is not None
         return self.process.returncode
@@ -220,7 +222,7 @@ class Ctl:
             env=os.environ | {"MALOTE_SPOOL": spool or str(self.site.spool), "COLUMNS": "200"},
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             out, errors = await process.communicate()
         return process.returncode or 0, out.decode(), errors.decode()
 
@@ -231,7 +233,7 @@ class Ctl:
         return [msgspec.json.decode(line) for line in out.splitlines()]
 
 
-async def eventually(question: Callable[[], Any], seconds: float = 10.0) -> Any:
+async def eventually(question: Callable[[], Any], seconds: float = 30.0) -> Any:
     """Ask (a function or coroutine function) until the answer is true, and give it."""
     for _ in range(int(seconds / 0.02)):
         answer = question()
@@ -252,7 +254,7 @@ async def ask(relay: Any, path: str) -> tuple[int, bytes]:
     def get() -> tuple[int, bytes]:
         url = f"http://127.0.0.1:{relay.relay.observatory.port}{path}"
         try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
+            with urllib.request.urlopen(url, timeout=30) as answer:
                 return answer.status, answer.read()
         except urllib.error.HTTPError as error:
             return error.code, error.read()

@@ -118,10 +118,10 @@ class Site:
                 Domain(name="acme.example", sending=True, keys=(key,)),
                 Domain(name="new.acme.example", refusal="its DKIM record is missing"),
             ),
-            sender_verification=SenderVerification(timeout=3.0),
-            resolver=Resolver(nameservers=(world.dns.address,), port=world.dns.port, timeout=2.0),
+            sender_verification=SenderVerification(timeout=30.0),
+            resolver=Resolver(nameservers=(world.dns.address,), port=world.dns.port, timeout=10.0),
             listen=Listen(address="127.0.0.1", submission_port=0, submissions_port=0, observe_port=0),
-            limits=Limits(command_timeout=10.0, data_timeout=10.0),
+            limits=Limits(command_timeout=60.0, data_timeout=60.0),
         )
         for place in (CONFIG_FILE, CERTIFICATE_FILE, KEYS_DIRECTORY / key.file, CREDENTIALS_DIRECTORY / "any"):
             (self.directory / place).parent.mkdir(parents=True, exist_ok=True)

@@ -171,7 +171,7 @@ async def test_a_stranger_has_no_more_time_for_a_chunk_than_for_signing_in(
     relay = await start()
     dialogue = await relay.plain()
     dialogue.send(b"BDAT 1000\r\nx")
-    assert (await dialogue.read(timeout=5.0)).startswith("421 4.4.2")
+    assert (await dialogue.read()).startswith("421 4.4.2")
     assert await dialogue.closed()
 
 
@@ -222,7 +222,7 @@ async def test_a_chunk_cut_off_leaves_nothing(relay: Any, eventually: Any) -> No
 async def test_a_chunk_that_does_not_come_is_not_waited_for_without_end(
     start: Callable[[], Any], site: Any, eventually: Any
 ) -> None:
-    site.change(limits={"command_timeout": 5, "data_timeout": 0.3})
+    site.change(limits={"data_timeout": 0.3})
     relay = await start()
     dialogue = await begun(relay)
     dialogue.send(b"BDAT 100 LAST\r\n" + HEADER)
@@ -233,7 +233,7 @@ async def test_a_chunk_that_does_not_come_is_not_waited_for_without_end(
 async def test_empty_chunks_lead_nowhere(relay: Any) -> None:
     dialogue = await begun(relay)
     dialogue.send(b"BDAT 0\r\n" * 150)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (reply := await dialogue.read()).startswith("250 "):
             pass
     assert reply.startswith("421 4.7.0")

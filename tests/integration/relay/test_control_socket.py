@@ -210,7 +210,8 @@ async def test_no_more_than_a_few_ask_at_a_time(serve: Callable[..., Any], tmp_p
 async def test_the_relays_end_ends_every_conversation(serve: Callable[..., Any], tmp_path: Path) -> None:
     server = await serve(tmp_path)
     reader, writer = await asyncio.open_unix_connection(str(tmp_path / SOCKET))
-    await asyncio.sleep(0.05)
+    writer.write(b'{"command": "count", "to": 0}\n')
+    assert json.loads(await reader.readline()) == {"end": 0}
     await server.stop()
     assert await reader.read() == b""
     writer.close()

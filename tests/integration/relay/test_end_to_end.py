@@ -101,7 +101,9 @@ async def test_several_messages_go_over_one_connection_with_pipelined_commands(r
     assert len(await world.mx.wait_for(3)) == 3
 
 
-async def test_the_metrics_tell_what_happened(relay: Any, world: Any, compose: Any) -> None:
+async def test_the_metrics_tell_what_happened(start: Any, site: Any, world: Any, compose: Any) -> None:
+    site.begin_an_hour()
+    relay = await start()
     assert (await relay.send(compose(), to=("bob@dest.example", "eve@dest.example"))).accepted
     await world.mx.wait_for(1)
     assert relay.counted("malote_messages_accepted_total", account="app") == 1

@@ -50,7 +50,9 @@ async def ready(program: Any, site: Any) -> tuple[asyncio.StreamReader, asyncio.
 async def test_sessions_with_large_messages_take_eight_megabytes_each_at_most(
     program: Any, site: Any, compose: Any, verb: str
 ) -> None:
-    site.change(plan=Plan(name="p", messages_per_hour=1000), delivery={"frozen": True})
+    site.change(
+        plan=Plan(name="p", messages_per_hour=1000), delivery={"frozen": True}, limits={"data_timeout": 240.0}
+    )
     await program.start()
     assert (await program.send(compose())).accepted
     sessions = [await ready(program, site) for _ in range(SESSIONS)]
@@ -69,7 +71,7 @@ async def test_sessions_with_large_messages_take_eight_megabytes_each_at_most(
                 await writer.drain()
         return await reader.readline()
 
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(240):
         answers = await asyncio.gather(*(send(*session) for session in sessions))
     assert {answer[:18] for answer in answers} == {b"250 2.0.0 accepted"}
     grown = (kilobytes(program, "VmHWM") - before) / 1024

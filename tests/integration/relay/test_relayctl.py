@@ -30,7 +30,7 @@ async def test_the_queue_shows_what_waits_and_why(deferring: Any, ctl: Any) -> N
     assert (bob["state"], bob["attempts"]) == ("deferred", 1)
     assert bob["lastReply"].startswith("451 4.3.0")
     assert "temporary failure" in bob["why"]
-    assert 30 < bob["until"] - time.time() < 90
+    assert 0 < bob["until"] - time.time() < 90
     assert bob["until"] == bob["nextAttempt"]
     code, out, _ = await ctl("queue", "--limit", "1")
     assert code == 0
@@ -53,7 +53,7 @@ async def test_a_message_says_of_each_recipient_where_it_stands(
     (message,) = {row["message"] for row in await ctl.rows("queue")}
     waiting = await ctl.rows("why", message)
     assert [row["state"] for row in waiting] == ["deferred", "deferred"]
-    assert waiting[0]["givenUp"] == pytest.approx(time.time() + 5 * 86_400, abs=60)
+    assert waiting[0]["givenUp"] == pytest.approx(time.time() + 5 * 86_400, abs=120)
     world.mx.behaviour = Behaviour()
     assert (await ctl.rows("retry", message))[0]["recipients"] == 2
     await world.mx.wait_for(1)
@@ -66,7 +66,7 @@ async def test_a_message_says_of_each_recipient_where_it_stands(
     assert "it was taken by mx.dest.example[127." in bob["why"]
     assert "TLSv1.3" in bob["why"]
     assert bob["attempts"] == 2
-    assert abs(bob["ended"] - time.time()) < 30
+    assert abs(bob["ended"] - time.time()) < 120
     assert bob["until"] is None
 
 
@@ -91,7 +91,7 @@ async def test_what_is_held_for_its_hour_is_not_let_out_by_a_retry(
     (held,) = await ctl.rows("queue", "--state", "held")
     assert "held" in held["why"]
     assert (await ctl.rows("retry", held["message"]))[0]["recipients"] == 0
-    assert (await ctl.rows("queue", "--state", "held"))[0] == held | {"age": pytest.approx(held["age"], abs=5)}
+    assert (await ctl.rows("queue", "--state", "held"))[0] == held | {"age": pytest.approx(held["age"], abs=120)}
 
 
 async def test_a_dropped_message_ends_as_failed_and_its_sender_is_not_told(

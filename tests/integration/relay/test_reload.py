@@ -30,7 +30,7 @@ from malote_relay.delivery.peer import Login
 
 async def shown(relay: Any, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     """Wait for a readiness of which this holds."""
-    for _ in range(100):
+    for _ in range(600):
         answer = await readiness(relay)
         if holds(answer):
             return answer
@@ -260,7 +260,11 @@ async def test_the_swap_of_a_mounted_secrets_symlink_is_seen(
 # The observe port.
 
 
-async def test_metrics_are_served_and_nothing_else_is(relay: Any, world: Any, compose: Any) -> None:
+async def test_metrics_are_served_and_nothing_else_is(
+    start: Callable[[], Any], site: Any, world: Any, compose: Any
+) -> None:
+    site.begin_an_hour()
+    relay = await start()
     await relay.send(compose())
     await world.mx.wait_for(1)
     status, text = await ask(relay, "/metrics")
@@ -278,6 +282,7 @@ async def test_metrics_are_served_and_nothing_else_is(relay: Any, world: Any, co
 
 async def test_health_fails_when_the_event_loop_does_not_turn(relay: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (await ask(relay, "/healthz"))[0] == 200
+    relay.relay._heartbeat.stop()
     monkeypatch.setattr(relay.relay._heartbeat, "_last", relay.relay._heartbeat._last - 11)
     assert (await ask(relay, "/healthz"))[0] == 503
 

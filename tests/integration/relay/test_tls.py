@@ -33,14 +33,14 @@ async def greeted(relay: Any, port: int, address: str = "127.0.0.1") -> bool:
 
 async def test_no_handshake_on_the_tls_port_hangs(relay: Any) -> None:
     port = relay.relay.server.submissions_port
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         assert all([await greeted(relay, port) for _ in range(60)])
         assert all(await asyncio.gather(*(greeted(relay, port) for _ in range(40))))
 
 
 async def test_no_handshake_with_the_process_hangs(program: Any) -> None:
     await program.start()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         assert all(await asyncio.gather(*(greeted(program, program.ports["submissions"]) for _ in range(40))))
 
 
@@ -101,7 +101,7 @@ async def test_accepting_goes_on_after_no_file_descriptor_was_left(
     monkeypatch.setattr(loop, "sock_accept", sock_accept)
     monkeypatch.setattr(listener, "_PAUSE_SECONDS", 0.05)
     relay = await start()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert await greeted(relay, relay.relay.server.submissions_port)
     assert not failures
 
@@ -112,7 +112,7 @@ async def test_what_comes_right_behind_the_handshake_is_read(relay: Any) -> None
         server_hostname="acme.smtp.example",
     )  # fmt: skip
     writer.write(b"EHLO client.example\r\nNOOP\r\nQUIT\r\n")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         answers = (await reader.read()).decode().splitlines()
     assert [line[:4] for line in answers if line[3] == " "] == ["220 ", "250 ", "250 ", "221 "]
     writer.close()
@@ -127,7 +127,7 @@ async def test_clear_text_on_the_tls_port_ends_the_connection_and_frees_its_plac
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"EHLO client.example\r\n")
     with contextlib.suppress(ConnectionError):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await reader.read()
     writer.close()
     await eventually(lambda: relay.counted("malote_sessions") == 0)
@@ -143,7 +143,7 @@ async def test_a_client_that_never_begins_its_handshake_counts_to_the_limits(
     _, silent = await asyncio.open_connection("127.0.0.1", port)
     await asyncio.sleep(0.1)
     reader, _ = await asyncio.open_connection("127.0.0.1", port)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         assert await reader.read() == b""
     silent.close()
 
@@ -199,7 +199,7 @@ def resumed(port: int, context: ssl.SSLContext) -> bool:
     session: ssl.SSLSession | None = None
     for _ in range(2):
         with (
-            socket.create_connection(("127.0.0.1", port), 5) as plain,
+            socket.create_connection(("127.0.0.1", port), 60) as plain,
             context.wrap_socket(plain, server_hostname="acme.smtp.example", session=session) as secure,
         ):
             assert secure.recv(1000).startswith(b"220 ")

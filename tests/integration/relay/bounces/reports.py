@@ -15,7 +15,7 @@ async def bring(relay: Any, to: str, content: bytes, *, sender: str = "", tls: b
     """Bring a message to the bounce port as a remote server does: the last reply."""
 
     def talk() -> tuple[int, str]:
-        with smtplib.SMTP("127.0.0.1", relay.relay.bounces.port, "mx.dest.example", timeout=10) as client:
+        with smtplib.SMTP("127.0.0.1", relay.relay.bounces.port, "mx.dest.example", timeout=60) as client:
             if tls:
                 context = ssl._create_unverified_context()
                 client.starttls(context=context)
@@ -47,7 +47,7 @@ async def told(relay: Any) -> list[tuple[Any, ...]]:
 
 async def gone(relay: Any, count: int) -> None:
     """Wait until so many deliveries are written down: what they were of is no longer kept."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while [row[0] for row in await events(relay)].count("delivered") < count:  # noqa: ASYNC110  # it is told nowhere
             await asyncio.sleep(0.02)
 
