@@ -6,7 +6,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from tests.integration.conftest import Kubectl
 
@@ -55,8 +54,3 @@ def test_its_manifests_are_right(kubectl: Kubectl, namespace: str) -> None:
     assert [document["kind"] for document in found] == ["Plan", "Tenant", "SendingDomain"]
     found[2]["metadata"]["namespace"] = namespace
     kubectl("create", "--dry-run=server", "-f", "-", stdin=yaml.safe_dump_all(found))
-
-
-@pytest.mark.parametrize("link", re.findall(r"\]\(((?!https?:)[^)]+)\)", README))
-def test_its_links_lead_somewhere(link: str) -> None:
-    assert (ROOT / link).exists()
