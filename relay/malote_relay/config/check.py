@@ -52,8 +52,14 @@ def _addresses(config: RelayConfig) -> str:
     for number, address in enumerate(config.resolver.nameservers):
         if not is_address(address):
             return f"resolver.nameservers[{number}]: {address!r} is not an IP address: a resolver is named by one"
-    return network_complaint("delivery.allowNetworks", config.delivery.allow_networks) or network_complaint(
-        "listen.proxyNetworks", config.listen.proxy_networks
+    return (
+        network_complaint("delivery.allowNetworks", config.delivery.allow_networks)
+        or network_complaint("listen.proxyNetworks", config.listen.proxy_networks)
+        or _everybody(
+            "listen.proxyNetworks",
+            config.listen.proxy_networks,
+            "anybody could say to be any client: write the addresses that your proxies connect from",
+        )
     )
 
 
@@ -135,15 +141,11 @@ def _bounces(config: RelayConfig) -> str:
         local, _, host = address.rpartition("@")
         if not local or not local.isascii() or not is_host_name(host):
             return f"bounces.feedbackAddresses[{number}]: {address!r} is not an address: write user@domain"
-    if said := network_complaint("bounces.feedbackNetworks", bounces.feedback_networks):
-        return said
-    for number, network in enumerate(bounces.feedback_networks):
-        if not ipaddress.ip_network(network).prefixlen:
-            return (
-                f"bounces.feedbackNetworks[{number}]: {network} is everybody, and anybody can make up a complaint: "
-                "write the networks that your mailbox providers report from"
-            )
-    return ""
+    return network_complaint("bounces.feedbackNetworks", bounces.feedback_networks) or _everybody(
+        "bounces.feedbackNetworks",
+        bounces.feedback_networks,
+        "anybody can make up a complaint: write the networks that your mailbox providers report from",
+    )
 
 
 def key_complaint(field: str, key: DkimKey) -> str:
@@ -176,6 +178,14 @@ def network_complaint(field: str, networks: Sequence[str]) -> str:
             ipaddress.ip_network(network)
         except ValueError as error:
             return f"{field}[{number}]: {error}: write a network like 10.0.0.0/8"
+    return ""
+
+
+def _everybody(field: str, networks: Sequence[str], why: str) -> str:
+    """What is wrong with one of a field's networks that everybody is in."""
+    for number, network in enumerate(networks):
+        if not ipaddress.ip_network(network).prefixlen:
+            return f"{field}[{number}]: {network} is everybody, and {why}"
     return ""
 
 

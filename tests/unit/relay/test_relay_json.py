@@ -101,6 +101,11 @@ def test_a_number_out_of_bounds_is_named_with_its_bound(path: str, value: float)
             ["10.0.0.0/8", "10.0.0.1/8"],
             "listen.proxyNetworks[1]: 10.0.0.1/8 has host bits set: write a network",
         ),
+        (
+            "listen.proxyNetworks",
+            ["10.0.0.0/8", "0.0.0.0/0"],
+            "listen.proxyNetworks[1]: 0.0.0.0/0 is everybody, and anybody could say to be any client",
+        ),
         ("submission.postmaster", "ana", "submission.postmaster: 'ana' is not a mailbox: write user@domain in ASCII"),
         ("submission.postmaster", "a..b@x.example", "submission.postmaster: 'a..b@x.example' is not a mailbox"),
         ("submission.postmaster", "ana@[192.0.2.1]", "submission.postmaster: "),
