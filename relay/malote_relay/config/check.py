@@ -102,17 +102,21 @@ def _accounts(config: RelayConfig) -> str:
                 f"accounts[{number}].verifier ({account.name}) is none: write what malote_relay.passwords.verifier "
                 "makes of the password (sha256:SALT:DIGEST)"
             )
-    return ""
+    return _twice("accounts", "name", [account.name for account in config.accounts]) or _twice(
+        "accounts", "username", [account.username for account in config.accounts]
+    )
 
 
 def _domains(config: RelayConfig) -> str:
     for number, domain in enumerate(config.domains):
         if not _NAME.fullmatch(domain.name):
             return f"domains[{number}].name: {domain.name!r} is not a domain name: write it in ASCII (xn--...)"
+        if domain.name != domain.name.lower():
+            return f"domains[{number}].name: {domain.name!r} is not in lower case, in which all are compared"
         for key in domain.keys:
             if said := key_complaint(f"domains[{number}].keys", key):
                 return said
-    return ""
+    return _twice("domains", "name", [domain.name for domain in config.domains])
 
 
 def _notices(config: RelayConfig) -> str:
@@ -178,6 +182,16 @@ def network_complaint(field: str, networks: Sequence[str]) -> str:
             ipaddress.ip_network(network)
         except ValueError as error:
             return f"{field}[{number}]: {error}: write a network like 10.0.0.0/8"
+    return ""
+
+
+def _twice(field: str, part: str, values: Sequence[str]) -> str:
+    """Which of several values that must differ is one of those before it."""
+    seen: set[str] = set()
+    for number, value in enumerate(values):
+        if value in seen:
+            return f"{field}[{number}].{part}: {value!r} is there before: each needs one of its own"
+        seen.add(value)
     return ""
 
 

@@ -147,6 +147,7 @@ def test_a_number_out_of_bounds_is_named_with_its_bound(path: str, value: float)
         ("delivery.socks5", {"host": "h", "username": "é" * 128, "passwordFile": "p"}, "more than 255 octets"),
         ("delivery.tlsReports", {"contact": "nobody"}, "delivery.tlsReports.contact: 'nobody' is not a mail address"),
         ("domains.0.name", "ácme.example", "domains[0].name: 'ácme.example' is not a domain name: write it in ASCII"),
+        ("domains.0.name", "Acme.example", "domains[0].name: 'Acme.example' is not in lower case"),
         ("domains.0.keys.0.selector", "a b", "domains[0].keys: 'a b' is not a selector"),
         ("domains.0.keys.0.file", "../x.pem", "domains[0].keys: '../x.pem' is not a plain file name in keys/"),
         ("domains.0.keys.0.file", "", "domains[0].keys: '' is not a plain file name in keys/"),
@@ -200,6 +201,20 @@ def test_a_verifier_in_no_known_form_is_refused_without_being_shown(verifier: st
         "relay.json: accounts[0].verifier (app) is none: write what malote_relay.passwords.verifier"
     )
     assert not verifier or verifier not in said
+
+
+def test_two_of_a_name_are_refused_and_not_one_of_them_taken() -> None:
+    """The later one would count: a suspended account, or a domain that may not send, would be none."""
+    account, domain = GOOD.accounts[0], GOOD.domains[0]
+    other = msgspec.structs.replace(account, name="other")
+    for twice, said in (
+        ({"accounts": (account, other)}, f"accounts[1].username: '{account.username}' is there before"),
+        ({"accounts": (account, msgspec.structs.replace(account, username="other"))}, "accounts[1].name: "),
+        ({"domains": (domain, domain)}, f"domains[1].name: '{domain.name}' is there before"),
+    ):
+        with pytest.raises(ConfigError) as error:
+            decode(encode(msgspec.structs.replace(GOOD, **twice)))
+        assert said in str(error.value)
 
 
 @pytest.mark.parametrize("password", ["", "secret", "é" * 100])
