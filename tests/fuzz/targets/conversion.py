@@ -5,6 +5,7 @@ from __future__ import annotations
 import email
 import email.message
 import email.policy
+import re
 from io import BytesIO
 
 from tests.fuzz.target import Target
@@ -12,6 +13,9 @@ from tests.fuzz.target import Target
 from malote_relay.delivery.conversion.fields import Unconvertible
 from malote_relay.delivery.conversion.rewrite import look, rewrite
 from malote_relay.delivery.conversion.structure import Aside, Body, Delimiter, Header, Piece, pieces
+
+_FROM_LINE = re.compile(rb"^From ", re.MULTILINE)
+"""In a header section Python takes it for one of a mailbox file, and loses the blank line behind it."""
 
 
 class _Dribble(BytesIO):
@@ -32,7 +36,7 @@ def check(data: bytes) -> None:
     assert result.isascii()
     assert _converted(_Dribble(data)) == result
     assert _converted(BytesIO(result)) == result
-    if plan.domain or not (before := _parts(data)):
+    if plan.domain or _FROM_LINE.search(data) or not (before := _parts(data)):
         return
     after = _parts(result)
     assert [(kind, octets) for kind, octets, _ in after] == [(kind, octets) for kind, octets, _ in before]
