@@ -91,7 +91,7 @@ class Prometheus:
         data = await self.get("query", query=query)
         return [(series["metric"], float(series["value"][1])) for series in data["result"]]
 
-    async def settled(self, query: str, within: float = 15.0) -> list[tuple[dict[str, str], float]]:
+    async def settled(self, query: str, within: float = 60.0) -> list[tuple[dict[str, str], float]]:
         """What a query gives, waited for until it is something: at least one series with a number."""
         for _ in range(int(within / SCRAPE_SECONDS)):
             found = [(labels, value) for labels, value in await self.values(query) if not math.isnan(value)]
@@ -107,15 +107,21 @@ async def prometheus(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
     program("prometheus")
     directory = tmp_path_factory.mktemp("dashboards")
     async with contextlib.AsyncExitStack() as stack:
-        relay = await stack.enter_async_context(relay_under_load(directory))
+        relay, endpoint = await stack.enter_async_context(relay_at_work(directory))
         operator = stack.enter_context(operator_at_work())
         address = await stack.enter_async_context(prometheus_scraping(directory, relay, operator))
-        yield Prometheus(await stack.enter_async_context(aiohttp.ClientSession(f"http://{address}")))
+        prometheus = Prometheus(await stack.enter_async_context(aiohttp.ClientSession(f"http://{address}")))
+        # What is counted before the first scrape is no increase: the load begins after it.
+        await prometheus.settled("malote_hour_limit")
+        load = asyncio.create_task(send_for_ever(endpoint))
+        yield prometheus
+        load.cancel()
+        await asyncio.gather(load, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager
-async def relay_under_load(directory: Path) -> AsyncIterator[str]:
-    """A relay's process, and an application that sends through it for ever. Gives where its metrics are."""
+async def relay_at_work(directory: Path) -> AsyncIterator[tuple[str, Endpoint]]:
+    """A relay's process. Gives where its metrics are, and where it takes mail."""
     authority = CertificateAuthority()
     net = f"127.{20 + os.getpid() % 200}.{os.getpid() // 200 % 250}"
     async with DnsServer(f"{net}.61") as dns, SinkMx(f"{net}.62", hostname="mx.dest.example") as mx:
@@ -128,11 +134,10 @@ async def relay_under_load(directory: Path) -> AsyncIterator[str]:
         async with running(sys.executable, "-m", "malote_relay", *arguments) as process:
             ports = json.loads((await said(process, r'^.*"listening".*$'))[0])
             endpoint = Endpoint(HOSTNAME, ports["submission"], ca_file=directory / "ca.pem", address="127.0.0.1")
-            tasks = [asyncio.create_task(silenced(process)), asyncio.create_task(send_for_ever(endpoint))]
-            yield f"127.0.0.1:{ports['observe']}"
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            reading = asyncio.create_task(silenced(process))
+            yield f"127.0.0.1:{ports['observe']}", endpoint
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
 
 
 async def send_for_ever(endpoint: Endpoint) -> None:
@@ -142,7 +147,8 @@ async def send_for_ever(endpoint: Endpoint) -> None:
         sender = next(with_sender)
         message = f"From: {sender}\r\nSubject: load\r\n\r\nHello\r\n".encode()
         recipients = ["bob@dest.example", "later@dest.example", "nobody@dest.example"]
-        await asyncio.to_thread(client.send, endpoint, "app@acme", PASSWORD, sender, recipients, message)
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(client.send, endpoint, "app@acme", PASSWORD, sender, recipients, message)
         await asyncio.sleep(0.3)
 
 
@@ -273,7 +279,7 @@ async def running(*argv: str) -> AsyncIterator[asyncio.subprocess.Process]:
         if process.returncode is None:
             process.terminate()
         try:
-            await asyncio.wait_for(process.communicate(), 15)
+            await asyncio.wait_for(process.communicate(), 60)
         except TimeoutError:
             process.kill()
             await process.communicate()
@@ -283,7 +289,7 @@ async def said(process: asyncio.subprocess.Process, pattern: str) -> re.Match[st
     """The first line from here on, on standard error, in which the pattern is."""
     assert process.stderr is not None
     lines = ""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(90):
         while line := (await process.stderr.readline()).decode():
             if match := re.search(pattern, line):
                 return match

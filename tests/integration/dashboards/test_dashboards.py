@@ -42,8 +42,8 @@ class Panel:
         return f"{self.dashboard}-{self.title}".replace(" ", "-")
 
     def filled_in(self) -> str:
-        """The query as Grafana sends it, with windows that fit a test's short life."""
-        filled = self.query.replace("$tenant", TENANT).replace("$__rate_interval", "20s").replace("$__range", "60s")
+        """The query as Grafana sends it, with windows in which the whole test lies: the load uses itself up."""
+        filled = self.query.replace("$tenant", TENANT).replace("$__rate_interval", "20m").replace("$__range", "20m")
         assert "$" not in filled, f"a variable nobody fills in: {filled}"
         return filled
 
@@ -96,7 +96,7 @@ async def test_the_hour_is_drawn_against_limit_and_tolerance(prometheus: Prometh
     }
     over = f"{lines['charged and held']} >= {LIMIT + LIMIT * TOLERANCE_PERCENT // 100}"
     await prometheus.settled(over)  # the load has used all there is
-    assert {name: (await prometheus.values(query))[0][1] for name, query in lines.items()} == {
+    assert {name: (await prometheus.settled(query))[0][1] for name, query in lines.items()} == {
         "charged": LIMIT,
         "charged and held": 72,
         "limit": LIMIT,
@@ -113,7 +113,7 @@ async def test_results_classes_and_reasons_are_told_apart(prometheus: Prometheus
             await prometheus.settled(
                 f'({of(title)}) and on ({label}) label_replace(vector(1), "{label}", "{each}", "", "")'
             )
-        return {found[label] for found, value in await prometheus.values(of(title))}
+        return {found[label] for found, value in await prometheus.settled(of(title))}
 
     assert await labels("Deliveries by result", "result", "delivered", "deferred", "failed") == {
         "delivered",
@@ -128,7 +128,7 @@ async def test_every_metric_named_exists(prometheus: Prometheus) -> None:
     expressions = [panel.query for panel in ALL_PANELS] + [rule["expr"] for rule in rules()]
     named = {name for text in expressions for name in re.findall(r"\b(?:malote|process)_\w+|\bup\b", text)}
     assert len(named) > 20
-    for _ in range(40):
+    for _ in range(120):
         missing = named - set(await prometheus.get("label/__name__/values"))
         if not missing:
             break
@@ -137,7 +137,7 @@ async def test_every_metric_named_exists(prometheus: Prometheus) -> None:
 
 
 async def test_every_alert_is_evaluated_without_error(prometheus: Prometheus) -> None:
-    for _ in range(20):
+    for _ in range(120):
         loaded = [rule for group in (await prometheus.get("rules"))["groups"] for rule in group["rules"]]
         if all(rule["health"] != "unknown" for rule in loaded):
             break
