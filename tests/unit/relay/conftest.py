@@ -11,7 +11,7 @@ def eventually() -> Callable[[Callable[[], Awaitable[bool]]], Awaitable[None]]:
     """Waits until something becomes true, for some seconds."""
 
     async def wait(question: Callable[[], Awaitable[bool]]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not await question():  # noqa: ASYNC110  # the store has no event for it
                 await asyncio.sleep(0.005)
 

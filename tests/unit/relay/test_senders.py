@@ -103,6 +103,12 @@ async def test_an_answer_is_remembered_for_its_time(standing: Standing, seconds:
 DAY = 86_400
 
 
+async def turns() -> None:
+    """As many of the loop as a probe takes, and more."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
 async def test_who_is_known_to_exist_is_asked_for_again_in_time_and_nobody_waits() -> None:
     world = Fixture()
     await world.senders.check(ANA)
@@ -113,7 +119,7 @@ async def test_who_is_known_to_exist_is_asked_for_again_in_time_and_nobody_waits
         await asyncio.sleep(0)
     assert len(world.provider.asked) == 2
     world.provider.gate.set()
-    await asyncio.sleep(0.01)
+    await turns()
     world.now += 6 * DAY
     assert await world.senders.check(ANA) == (None, False)
     assert len(world.provider.asked) == 2
@@ -138,8 +144,10 @@ async def test_who_was_found_to_exist_goes_on_while_nobody_can_say_but_not_for_e
 
 
 async def test_so_it_does_while_the_host_does_not_answer_in_time_or_may_not_be_asked() -> None:
-    world = Fixture(unknown=UnknownSender.DEFER, timeout=0.02, probes_per_domain_per_minute=1)
+    world = Fixture(unknown=UnknownSender.DEFER, probes_per_domain_per_minute=1)
     await world.senders.check(ANA)
+    verification = msgspec.structs.replace(world.config.sender_verification, timeout=0.02)
+    world.senders.reconfigure(msgspec.structs.replace(world.config, sender_verification=verification))
     world.now += 7 * DAY + 1
     world.provider.gate = asyncio.Event()
     assert await world.senders.check(Mailbox("new", "acme.example")) != (None, False)
@@ -155,7 +163,7 @@ async def test_a_clear_no_ends_what_was_known() -> None:
     world.provider.standing = Standing.ABSENT
     world.now += 6.5 * DAY
     assert await world.senders.check(ANA) == (None, False)
-    await asyncio.sleep(0.01)
+    await turns()
     reply, _ = await world.senders.check(ANA)
     assert reply is not None
     assert reply.code == 550
@@ -221,7 +229,7 @@ async def test_the_queue_for_probes_counts_to_the_time_too() -> None:
     world = Fixture(timeout=0.05)
     world.provider.gate = asyncio.Event()
     answers = [world.senders.check(Mailbox(f"a{number}", "acme.example")) for number in range(MAX_PROBES + 5)]
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(60):
         assert set(await asyncio.gather(*answers)) == {(None, True)}
     assert len(world.provider.asked) == MAX_PROBES
     world.provider.gate.set()

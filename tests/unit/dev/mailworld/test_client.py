@@ -75,7 +75,7 @@ async def submission(tmp_path: Path) -> AsyncIterator[Submission]:
 
     def endpoint(listener: asyncio.Server, security: Security) -> Endpoint:
         port = listener.sockets[0].getsockname()[1]
-        return Endpoint("acme.smtp.example", port, security, ca_file, address="127.0.0.1", timeout=5)
+        return Endpoint("acme.smtp.example", port, security, ca_file, address="127.0.0.1", timeout=30)
 
     yield Submission(
         server,

@@ -52,7 +52,7 @@ async def running(*arguments: str) -> AsyncIterator[Running]:
     )
     try:
         assert process.stdout is not None
-        said = (await asyncio.wait_for(process.stdout.readline(), 10)).decode()
+        said = (await asyncio.wait_for(process.stdout.readline(), 30)).decode()
         match = re.fullmatch(r"listening on ([\d.]+):(\d+), control on ([\d.]+:\d+)\n", said)
         assert match, said
         async with aiohttp.ClientSession(f"http://{match[3]}") as http:
@@ -60,18 +60,18 @@ async def running(*arguments: str) -> AsyncIterator[Running]:
             yield Running(match[1], int(match[2]), http)
     finally:
         process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 10) == 0
+        assert await asyncio.wait_for(process.wait(), 30) == 0
 
 
 async def send(host: Running, recipient: str, sender: str = "ana@acme.example") -> None:
-    async with aiosmtplib.SMTP(hostname=host.address, port=host.port, start_tls=False, timeout=5) as smtp:
+    async with aiosmtplib.SMTP(hostname=host.address, port=host.port, start_tls=False, timeout=30) as smtp:
         await smtp.sendmail(sender, [recipient], b"Subject: \xc3\xa9\r\n\r\nhi\r\n")
 
 
 async def test_a_mail_host_shows_its_mail_and_takes_a_behaviour() -> None:
     async with running("mx", "--listen", "127.0.0.1:0", "--hostname", "mx.dest.example") as host:
         await send(host, "bob@dest.example")
-        (message,) = await host.call("GET", "/messages?wait=1&timeout=5")
+        (message,) = await host.call("GET", "/messages?wait=1&timeout=30")
         assert message_from_json(message).content == b"Subject: \xc3\xa9\r\n\r\nhi\r\n"
         assert "1 of 2 messages" in await host.call("GET", "/messages?wait=2&timeout=0.1", expect=504)
 

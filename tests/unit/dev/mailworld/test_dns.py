@@ -28,7 +28,7 @@ async def ask(
 ) -> dns.message.Message:
     query = dns.message.make_query(name, rdtype, use_edns=edns, payload=payload)
     transport = dns.asyncquery.tcp if tcp else dns.asyncquery.udp
-    return await transport(query, world.address, port=world.port, timeout=2)
+    return await transport(query, world.address, port=world.port, timeout=30)
 
 
 def values(response: dns.message.Message) -> list[str]:
@@ -177,7 +177,7 @@ async def test_rubbish_gets_a_format_error_and_the_server_lives_on(world: DnsSer
         client.setblocking(False)
         for rubbish in (b"", b"short", b"\x12\x34" + b"\x00" * 3 + b"\x01" + b"\x00" * 6 + b"\xff" * 20):
             await loop.sock_sendto(client, rubbish, (world.address, world.port))
-        reply = await asyncio.wait_for(loop.sock_recv(client, 512), 2)
+        reply = await asyncio.wait_for(loop.sock_recv(client, 512), 30)
     assert reply[:2] == b"\x12\x34"
     assert reply[3] & 0x0F == dns.rcode.FORMERR
     assert values(await ask(world, "ns.acme.example", "A")) == [world.address]

@@ -17,7 +17,7 @@ async def provider() -> AsyncIterator[MailboxProvider]:
 
 async def call_out(provider: MailboxProvider, recipient: str, sender: str = "") -> tuple[int, str]:
     smtp = SMTP(
-        hostname=provider.address, port=provider.port, local_hostname="probe.example", start_tls=False, timeout=2
+        hostname=provider.address, port=provider.port, local_hostname="probe.example", start_tls=False, timeout=30
     )
     async with smtp:
         await smtp.ehlo()

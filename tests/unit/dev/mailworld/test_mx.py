@@ -20,7 +20,7 @@ async def mx() -> AsyncIterator[SinkMx]:
         yield host
 
 
-def client(mx: SinkMx, *, start_tls: bool | None = False, timeout: float = 2) -> SMTP:
+def client(mx: SinkMx, *, start_tls: bool | None = False, timeout: float = 30) -> SMTP:
     trust = ssl.create_default_context(cadata=mx.authority.pem.decode())
     return SMTP(
         hostname=mx.address,
@@ -32,7 +32,7 @@ def client(mx: SinkMx, *, start_tls: bool | None = False, timeout: float = 2) ->
     )
 
 
-async def send(mx: SinkMx, *recipients: str, start_tls: bool | None = False, timeout: float = 2) -> str:
+async def send(mx: SinkMx, *recipients: str, start_tls: bool | None = False, timeout: float = 30) -> str:
     async with client(mx, start_tls=start_tls, timeout=timeout) as smtp:
         _, words = await smtp.sendmail("ana@acme.example", recipients or ("bob@dest.example",), CONTENT)
         return words
@@ -90,7 +90,7 @@ async def test_commands_sent_in_one_go_are_all_answered(mx: SinkMx) -> None:
     reader, writer = await asyncio.open_connection(mx.address, mx.port)
     writer.write(b"EHLO a\r\nMAIL FROM:<a@x.example>\r\nRCPT TO:<b@dest.example>\r\nDATA\r\n")
     writer.write(b"x\r\n.\r\nQUIT\r\n")
-    replies = (await asyncio.wait_for(reader.read(), 2)).decode()
+    replies = (await asyncio.wait_for(reader.read(), 30)).decode()
     writer.close()
     assert "250-PIPELINING" in replies
     assert [line[:4] for line in replies.splitlines() if line[3] == " "] == [
@@ -173,7 +173,7 @@ async def test_an_empty_reply_is_no_reply(mx: SinkMx) -> None:
     mx.behaviour = Behaviour(action=Action.EMPTY, stage=Stage.MAIL)
     reader, writer = await asyncio.open_connection(mx.address, mx.port)
     writer.write(b"HELO a\r\nMAIL FROM:<a@x.example>\r\n")
-    lines = [await asyncio.wait_for(reader.readline(), 2) for _ in range(3)]
+    lines = [await asyncio.wait_for(reader.readline(), 30) for _ in range(3)]
     writer.close()
     assert lines[2] == b"\r\n"
 
@@ -181,7 +181,7 @@ async def test_an_empty_reply_is_no_reply(mx: SinkMx) -> None:
 async def test_a_busy_host_says_421_and_closes(mx: SinkMx) -> None:
     mx.behaviour = parse("busy")
     reader, writer = await asyncio.open_connection(mx.address, mx.port)
-    assert (await asyncio.wait_for(reader.read(), 2)).startswith(b"421 4.3.2 ")
+    assert (await asyncio.wait_for(reader.read(), 30)).startswith(b"421 4.3.2 ")
     writer.close()
 
 
@@ -247,7 +247,7 @@ async def test_a_stopped_host_is_gone_and_comes_back_on_its_port(mx: SinkMx) -> 
     await reader.readline()
     await mx.stop()
     with pytest.raises(ConnectionResetError):
-        await asyncio.wait_for(reader.readexactly(1), 2)
+        await asyncio.wait_for(reader.readexactly(1), 30)
     writer.close()
     with pytest.raises(aiosmtplib.SMTPConnectError):
         await send(mx)

@@ -109,7 +109,7 @@ async def test_the_mail_arrives_at_the_tenants_contact() -> None:
     async with SinkMx("127.0.0.1") as host:
         own = settings(port=host.port)
         await WelcomePostman(own, Transport(own.notices)).welcome(tenant(), PLAN, DECISION, PASSWORDS, request="")
-        await host.wait_for(1, 5)
+        await host.wait_for(1)
         assert list(host.messages[0].recipients) == ["ana@acme.example"]
         assert str(dt.datetime.now(dt.UTC).year).encode() in host.messages[0].content
 

@@ -63,7 +63,7 @@ class World:
         egress._look(ACME, watch)
 
     async def looked(self, times: int) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while len(self.asked) < times or self.checks.running(ACME.metadata.uid):  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
 

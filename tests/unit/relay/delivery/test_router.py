@@ -79,7 +79,7 @@ async def test_a_caller_that_gives_up_holds_up_no_other() -> None:
     await asyncio.sleep(0)
     first.cancel()
     names.answer.set()
-    assert (await asyncio.wait_for(second, 1)).domain == "d.example"
+    assert (await asyncio.wait_for(second, 30)).domain == "d.example"
 
 
 async def test_a_new_policy_holds_at_once() -> None:

@@ -128,7 +128,7 @@ async def test_a_message_too_large_to_hand_over_is_refused_and_its_units_go_back
         size=protocol.MAX_FRAME,
         received_at=0.0,
     )
-    reply = await asyncio.wait_for(RemoteDesk(purse, say).take(whole, units), 5.0)
+    reply = await asyncio.wait_for(RemoteDesk(purse, say).take(whole, units), 30)
     assert (reply.code, reply.enhanced) == (554, "5.5.3")
     assert purse.spare == 3
     assert not any(isinstance(frame, Take) for frame in said)

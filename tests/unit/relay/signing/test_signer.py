@@ -193,7 +193,9 @@ _folds = st.lists(_words, min_size=1, max_size=4).map(lambda parts: b"\r\n ".joi
 _lines = st.lists(st.sampled_from([b"", b".", b" ", b"a\tb  c ", b"From x", b"\xc3\xa9", b"-" * 900]), max_size=20)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     fields=st.lists(st.tuples(_names, _folds), max_size=6),
     lines=_lines,

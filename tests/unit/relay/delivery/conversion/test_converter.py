@@ -101,7 +101,7 @@ async def test_who_is_cancelled_leaves_nothing_behind(source: StoredFile, incomi
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     await read(converter, source)  # the next one's turn
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while left(incoming):  # noqa: ASYNC110  # a thread of the interpreter's
             await asyncio.sleep(0.01)
 

@@ -72,12 +72,12 @@ async def test_a_host_that_wants_no_more_connections_keeps_those_it_has() -> Non
     (state,) = pool.states()
     assert (state.connections, state.limit, state.why) == (1, 1, "slowed: it refused more than 1 connections")
     pool.release(first)
-    assert await asyncio.wait_for(second, 1) is first
+    assert await asyncio.wait_for(second, 30) is first
     assert pool.connections == 1
     network.trouble = lambda peer, tls: None
     network.now = RECOVERY_SECONDS / 5 + 1
     pool.release(await second)
-    await asyncio.wait_for(third, 1)
+    await asyncio.wait_for(third, 30)
 
 
 async def test_a_refused_greeting_is_final_only_when_no_host_may_take_it_later() -> None:
@@ -166,7 +166,7 @@ async def test_a_session_is_handed_on_only_to_whom_its_tls_is_enough() -> None:
     strict = asyncio.create_task(pool.acquire(requiring(route)))
     await settled()
     pool.release(first)
-    second = cast(Any, await asyncio.wait_for(strict, 1))
+    second = cast(Any, await asyncio.wait_for(strict, 30))
     await settled()
     assert first.closed
     assert second.peer.security.required
@@ -212,7 +212,7 @@ async def test_a_session_is_exchanged_for_one_with_another_host_within_the_limit
     assert (pool.connections, pool.idle) == ((2, 1) if room else (1, 0))
     pool.release(other)
     if waiting is not None:
-        assert await asyncio.wait_for(waiting, 1) is other
+        assert await asyncio.wait_for(waiting, 30) is other
 
 
 async def test_a_session_is_given_back_when_there_is_no_other_host() -> None:

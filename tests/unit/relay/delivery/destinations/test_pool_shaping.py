@@ -34,7 +34,7 @@ async def test_a_rate_keeps_those_who_come_too_early_in_line_and_in_order() -> N
     assert not any(task.done() for task in tasks)
     for number, task in enumerate(tasks):
         network.now += 0.011
-        session = await asyncio.wait_for(task, 1)
+        session = await asyncio.wait_for(task, 30)
         assert not any(later.done() for later in tasks[number + 1 :])
         pool.release(session)
     assert len(network.opened) == 1
@@ -167,12 +167,12 @@ async def test_all_destinations_of_a_provider_stay_within_its_limit_and_none_is_
     for session in held[:2]:
         pool.release(session)
     for task in others:
-        pool.release(await asyncio.wait_for(task, 1))
+        pool.release(await asyncio.wait_for(task, 30))
     assert pool.connections <= 5
     for session in held[2:]:
         pool.release(session)
     for task in more:
-        pool.release(await asyncio.wait_for(task, 1))
+        pool.release(await asyncio.wait_for(task, 30))
     pool.release(elsewhere)
 
 
@@ -181,7 +181,7 @@ async def test_an_idle_connection_gives_way_to_another_destination_of_its_provid
     pool = Network().pool(shaping=shaping)
     first = cast(Any, await pool.acquire(google("a.example")))
     pool.release(first)
-    second = await asyncio.wait_for(pool.acquire(google("b.example")), 1)
+    second = await asyncio.wait_for(pool.acquire(google("b.example")), 30)
     assert second is not first
     assert pool.connections == 1
 
@@ -193,12 +193,12 @@ async def test_a_line_for_a_provider_is_not_longer_than_leaves_room_for_others()
     waiting = [asyncio.create_task(pool.acquire(google(f"{n % 9}.example"))) for n in range(LONGEST_LINE)]
     await settled()
     with pytest.raises(Held, match="many wait for the same provider"):
-        await asyncio.wait_for(pool.acquire(google("5.example")), 1)
+        await asyncio.wait_for(pool.acquire(google("5.example")), 30)
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
     pool.release(session)
-    pool.release(await asyncio.wait_for(pool.acquire(google("5.example")), 1))
+    pool.release(await asyncio.wait_for(pool.acquire(google("5.example")), 30))
 
 
 async def test_a_domain_with_limits_of_its_own_does_not_share_those_of_its_hosts() -> None:
