@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
+_given: set[int] = set()
 
 
 class RunError(Exception):
@@ -20,10 +23,18 @@ class RunError(Exception):
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of 127.0.0.1 for a server that is started later, and perhaps again and again.
+
+    It lies below those that the system gives to connections and to who asks for any: none of them takes it meanwhile.
+    """
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(min(10_000, first - 1000), first)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in _given:
+                _given.add(port)
+                return port
 
 
 def system_program(name: str) -> str | None:
@@ -74,7 +85,7 @@ class Child:
         self.process.stdin.write(json.dumps(command).encode() + b"\n")
         return await self.hear()
 
-    async def stop(self, timeout: float = 20.0) -> None:
+    async def stop(self, timeout: float = 60.0) -> None:
         for number in (signal.SIGTERM, signal.SIGKILL):
             if self.process.returncode is not None:
                 return

@@ -97,6 +97,13 @@ class Internet:
             self._server.close()
         await self.dns.stop()
 
+    async def quiet(self) -> None:
+        """Wait until nobody is connected: what a relay sent before its end has been heard, and counts as its own."""
+        empty = 0
+        while empty < 3:  # one may still be waiting to be accepted
+            empty = 0 if self.sessions else empty + 1
+            await asyncio.sleep(0.01)
+
     def first_time(self, what: str) -> bool:
         """Whether this is asked for the first time: what is put off is put off once."""
         if what in self.put_off:

@@ -68,6 +68,8 @@ async def _killed(
             await on.kill_at_random(works)
             if on.kills % 10 == 0:
                 on.say(f"{name}: {on.kills} of {kills} kills, {_taken(on)} messages acknowledged")
+        await on.relay.listens()
+        await _more(on, _taken, 90.0, "after the last kill nothing is taken", least=50)
         await on.load.stop()
         if shim is not None:
             shim.slow(0, 0)
@@ -98,7 +100,7 @@ async def full_disk(settings: Settings, kills: int) -> Outcome:
                 on.internet.closed = on.random.random() < 0.7
                 room(False)
                 before = _refusals(on)
-                await _more(on, _refusals, 20.0, "a full disk refuses nothing")
+                await _more(on, _refusals, 60.0, "a full disk refuses nothing")
                 refused += _refusals(on) - before
                 if on.random.random() < 0.7:  # starts into a full disk, where it may have to wait for room
                     await on.relay.kill()
@@ -108,7 +110,7 @@ async def full_disk(settings: Settings, kills: int) -> Outcome:
                 room(True)
                 on.internet.closed = False
                 await _again(on)
-                await _more(on, _taken, 30.0, "there is room again, but nothing is taken")
+                await _more(on, _taken, 90.0, "there is room again, but nothing is taken")
                 await on.kill_at_random()
                 on.say(f"{name}: {on.kills} of {kills} kills, {refused} refusals")
             await on.load.stop()
@@ -179,10 +181,10 @@ async def _again(on: Stage) -> None:
         await on.relay.listens()
 
 
-async def _more(on: Stage, count: Callable[[Stage], int], seconds: float, otherwise: str) -> None:
-    """Wait until there are some more of these than now."""
-    before = count(on)
-    await until(lambda: count(on) > before + 5, seconds, otherwise)
+async def _more(on: Stage, count: Callable[[Stage], int], seconds: float, otherwise: str, *, least: int = 0) -> None:
+    """Wait until there are some more of these than now, and more than `least`."""
+    wanted = max(count(on) + 5, least)
+    await until(lambda: count(on) > wanted, seconds, otherwise)
 
 
 def _refusals(on: Stage) -> int:

@@ -125,7 +125,11 @@ async def run(settings: Settings, boundaries: int, *, seconds: float = 4.0) -> P
         for ending, failing in ((partial(on.relay.killed_by, shim), 0.0), (on.relay.stop, 0.05), (None, 0.0)):
             await on.relay.listens()
             shim.failing(failing)
+            wanted = len(on.load.sent) + 40
             await asyncio.sleep(seconds / 3)
+            # On a machine that is slow or stalls: there must be something to lose.
+            while len(on.load.sent) < wanted:  # noqa: ASYNC110  # the load has no event for it
+                await asyncio.sleep(0.1)
             shim.failing(0.0)
             if ending is not None:
                 await ending()

@@ -67,12 +67,12 @@ class Site:
     ) -> None:
         self.directory = directory / "configuration"
         self.spool = spool or directory / "spool"
-        self.port = free_port()
+        self.port, self._submission_port = free_port(), free_port()
         self.messages_per_hour = messages_per_hour
         self.clock_offset = 0
         self.min_free_bytes = 0
         self._extra = dict(extra or {})
-        self._internet = internet
+        self.internet = internet
         key = rsa.generate_private_key(65537, 2048)
         pem = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -99,7 +99,7 @@ class Site:
             plan=Plan(name="reliability", messages_per_hour=self.messages_per_hour, max_message_bytes=8 << 20),
             delivery=Delivery(
                 helo_name="out.example",
-                smtp_port=self._internet.port,
+                smtp_port=self.internet.port,
                 allow_networks=("127.0.0.0/8",),
                 max_connections_per_destination=10,
                 first_retry_seconds=1,
@@ -110,10 +110,10 @@ class Site:
             domains=(
                 Domain(name=SENDER.partition("@")[2], sending=True, keys=(DkimKey(selector="key", file="key.pem"),)),
             ),
-            resolver=Resolver(nameservers=("127.0.0.1",), port=self._internet.dns.port),
+            resolver=Resolver(nameservers=("127.0.0.1",), port=self.internet.dns.port),
             listen=Listen(
                 address="127.0.0.1",
-                submission_port=free_port(),
+                submission_port=self._submission_port,
                 submissions_port=self.port,
                 observe_port=self._observe_port,
             ),
@@ -222,6 +222,7 @@ class Relay:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(first, signal.SIGKILL)
         await self.child.process.wait()
+        await self.site.internet.quiet()
         self.life.ended = time.monotonic()
 
     async def killed_by(self, shim: Faults) -> None:

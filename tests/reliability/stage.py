@@ -20,7 +20,7 @@ from tests.reliability.load import Load, Mix
 from tests.reliability.shim import Faults
 from tests.reliability.site import Relay, Site, Victim
 
-_DRAIN_SECONDS = 90.0
+_DRAIN_SECONDS = 180.0
 _STARTS_KILLED = 0.15
 """The share of kills that come while the relay is still starting."""
 
