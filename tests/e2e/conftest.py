@@ -175,7 +175,7 @@ def applied(platform: Platform, world: Internet, say: Callable[[str], None]) -> 
     )
     started = time.monotonic()
     platform.node.kubectl("apply", "-f", str(ROOT / "examples"))
-    until(lambda: _records_are_shown(platform.node), "the records to paste", within=30)
+    until(lambda: _records_are_shown(platform.node), "the records to paste", within=90)
     return time.monotonic() - started
 
 

@@ -69,13 +69,13 @@ def test_mail_in_the_queue_survives_a_restart_and_a_deletion_by_force(
     before = uid(platform)
     platform.node.kubectl("delete", "pod", POD, "-n", RELAYS)
     until(lambda: new_pod_ready(platform, before), "the restarted relay", within=90)
-    until(lambda: answers(tenants.acme), "the Service leading to it", within=20)
+    until(lambda: answers(tenants.acme), "the Service leading to it", within=90)
     accepted += fill(tenants.acme, 1030, 30)
 
     before = uid(platform)
     platform.node.kubectl("delete", "pod", POD, "-n", RELAYS, "--grace-period=0", "--force")
     until(lambda: new_pod_ready(platform, before), "the relay after the deletion by force", within=90)
-    until(lambda: answers(tenants.acme), "the Service leading to it", within=20)
+    until(lambda: answers(tenants.acme), "the Service leading to it", within=90)
     accepted += fill(tenants.acme, 1060, 5)
     assert len(accepted) == 65
     assert world.recipients.messages() == []
@@ -107,12 +107,12 @@ def test_every_message_accepted_while_the_pod_is_deleted_by_force_arrives(
     sender = threading.Thread(target=keep_sending)
     sender.start()
     try:
-        until(lambda: len(accepted) >= 15, "the first messages", within=30)
+        until(lambda: len(accepted) >= 15, "the first messages", within=90)
         before = uid(platform)
         platform.node.kubectl("delete", "pod", POD, "-n", RELAYS, "--grace-period=0", "--force")
         until(lambda: new_pod_ready(platform, before), "the relay after the deletion by force", within=90)
         reached = len(accepted)
-        until(lambda: len(accepted) >= reached + 15, "messages after the deletion", within=60)
+        until(lambda: len(accepted) >= reached + 15, "messages after the deletion", within=90)
     finally:
         stop.set()
         sender.join()

@@ -26,8 +26,8 @@ def test_a_deleted_tenant_takes_everything_of_its_own_with_it_and_nothing_else(
     assert left_over(platform, "globex", "globex") == ["Secret/globex-smtp-web"]
     platform.node.kubectl("delete", "tenant", "globex")
     until(lambda: not left_over(platform, "globex", RELAYS), "the relay's objects to go", within=120)
-    until(lambda: not left_over(platform, "globex", "globex"), "the credentials to go", within=30)
-    until(lambda: claims(platform) == ["acme.example"], "the claim to go", within=30)
+    until(lambda: not left_over(platform, "globex", "globex"), "the credentials to go", within=90)
+    until(lambda: claims(platform) == ["acme.example"], "the claim to go", within=90)
     assert len(left_over(platform, "acme", RELAYS)) >= 8
     pods = platform.node.get("pods", "-n", RELAYS)["items"]
     assert [pod["metadata"]["name"] for pod in pods] == ["acme-relay-0"]
@@ -54,7 +54,7 @@ def test_without_an_operator_a_deleted_tenant_is_still_cleaned_up(platform: Plat
     """Owner references do it: nothing waits for a finalizer that nobody removes any more."""
     platform.node.kubectl("delete", "tenant", "acme", timeout=60)
     until(lambda: not left_over(platform, "acme", RELAYS), "the relay's objects to go", within=120)
-    until(lambda: not left_over(platform, "acme", "acme"), "the credentials to go", within=30)
+    until(lambda: not left_over(platform, "acme", "acme"), "the credentials to go", within=90)
     with pytest.raises(CommandError, match="NotFound"):
         platform.node.kubectl("get", "secret", "acme-smtp-app", "-n", "acme")
 
