@@ -46,6 +46,9 @@ TENANT_LABEL = "malote.dev/tenant"
 CHILDREN = (STATEFUL_SET, SERVICE, NETWORK_POLICY, CONFIG_MAP)
 """Kinds of children that are watched in the relay namespace, by label."""
 
+_GIVING_UP = "malote-relay: "
+"""What the last line of a relay begins with that ends by itself (`malote_relay.main`)."""
+
 _Resource = Plan | Tenant | SendingDomain | DomainClaim
 _SORTS: dict[str, type[_Resource]] = {
     PLAN.name: Plan,
@@ -405,8 +408,9 @@ def _end(ended: Object) -> str:
 
 
 def _last_words(ended: Object) -> str:
-    """What a relay that could not start or go on said last: the kubelet hands on the end of its log."""
-    return str(ended.get("message", "")).rstrip().rpartition("\n")[2]
+    """What a relay that gave up said last, from the end of its log; its other lines may name recipients."""
+    last = str(ended.get("message", "")).rstrip().rpartition("\n")[2]
+    return last.removeprefix(_GIVING_UP) if last.startswith(_GIVING_UP) else ""
 
 
 def _declared(domain: SendingDomain) -> tuple[object, ...]:

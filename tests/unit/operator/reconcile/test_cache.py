@@ -135,15 +135,25 @@ def test_a_relay_that_ends_again_and_again_is_told_of_with_its_own_last_words() 
     said = '{"event": "starting"}\nmalote-relay: relay.json: hostname: write the name clients connect to\n'
     ended = {"terminated": {"reason": "Error", "exitCode": 1, "message": said}}
     waiting = {"reason": "CrashLoopBackOff", "message": "back-off 5m0s restarting failed container=relay"}
-    words = "malote-relay: relay.json: hostname: write the name clients connect to"
+    words = "relay.json: hostname: write the name clients connect to"
     between = {"state": {"waiting": waiting}, "lastState": ended}
     assert relay_pod(pod(1, {"containerStatuses": [between]})).trouble == f"CrashLoopBackOff: {words}"
     just_now = {"state": ended}
     assert relay_pod(pod(1, {"containerStatuses": [just_now]})).trouble == (
         f"the relay ended: Error, exit code 1: {words}"
     )
-    silent = {"state": {"waiting": waiting}, "lastState": {"terminated": {"reason": "OOMKilled", "exitCode": 137}}}
-    assert relay_pod(pod(1, {"containerStatuses": [silent]})).trouble == (
+
+
+def test_what_stood_last_in_the_log_of_a_relay_that_was_killed_is_not_told() -> None:
+    """Whoever may read Tenants need not know whom they write to."""
+    killed = {
+        "reason": "OOMKilled",
+        "exitCode": 137,
+        "message": '{"event": "delivered", "recipient": "bia@shop.example"}',
+    }
+    waiting = {"reason": "CrashLoopBackOff", "message": "back-off 5m0s restarting failed container=relay"}
+    status = {"state": {"waiting": waiting}, "lastState": {"terminated": killed}}
+    assert relay_pod(pod(1, {"containerStatuses": [status]})).trouble == (
         "CrashLoopBackOff: back-off 5m0s restarting failed container=relay (OOMKilled, exit code 137)"
     )
 
