@@ -184,11 +184,13 @@ class Door:
         `protocol` and, if the configuration wants it, `client` go into the Received field.
         """
         rules, signer = self.rules, self.signer
-        # Asked again: the configuration may have changed while the message came in.
+        # Asked again: the configuration may have changed, or the account be paused, while the message came in.
         account = rules.accounts.get(transaction.account.username)
         if account is None:
             return replies.account_gone(transaction.account.username)
         if refusal := rules.may_submit(account) or rules.reverse_path(transaction.sender):
+            return refusal
+        if refusal := await self._accounts.check(account):
             return refusal
         try:
             fields, offset = headers.split(body.head)

@@ -151,6 +151,18 @@ async def test_an_account_that_bounces_too_much_is_paused_until_it_is_resumed(
     assert await paused_accounts(again) == []
 
 
+async def test_a_message_under_way_when_its_account_is_paused_is_refused(start: Any, site: Any, compose: Any) -> None:
+    """Else as many as there may be sessions and recipients could be got ready, to leave after the pause."""
+    site.change(account_pause={"min_recipients": 5, "min_complaints": 1})
+    relay = await start()
+    dialogue = await relay.at_data()
+    for _ in range(5):
+        relay.relay.pauses._window("app").count(relay.relay._clock.now(), delivered=1)
+    relay.relay.pauses.complained("app", relay.relay._clock.now())
+    assert (await dialogue.say(compose() + b".\r\n")).startswith("550 5.7.1 the account app@acme is paused since ")
+    await relay.keeps_nothing()
+
+
 async def test_a_pause_with_an_end_says_when_and_ends_then(start: Any, site: Any, eventually: Any) -> None:
     hours = 2
     site.change(account_pause={"min_recipients": 5, "min_complaints": 1, "pause_hours": hours})
