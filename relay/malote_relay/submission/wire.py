@@ -202,8 +202,11 @@ class Wire(SMTP):
         Whatever came in clear after STARTTLS is dropped: it may have been put there by somebody in between
         (RFC 3207 section 5; CVE-2011-0411).
         """
-        await self._flush()
-        self._deadline = None
+        self._wait_until(self.loop.time() + seconds)
+        try:
+            await self._flush()
+        finally:
+            self._deadline = None
         plain = cast(asyncio.Transport, self.transport)
         self._incoming.clear()
         self._reading_paused = False  # the hand-over pauses and resumes by itself

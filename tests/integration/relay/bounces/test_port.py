@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -91,3 +93,17 @@ async def test_a_session_ends_after_a_while_also_with_a_transaction_open(
     answers += [line[:3] for line in (await asyncio.wait_for(reader.read(), 30.0)).splitlines()]
     assert answers == [b"220", b"250", b"250", b"250", b"421"]
     writer.close()
+
+
+async def test_a_client_that_reads_nothing_before_tls_is_not_waited_for_without_end(
+    relay: Any, eventually: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_HANDSHAKE_SECONDS", 0.3)
+    with socket.socket(fileno=os.dup(relay.relay.bounces._server.sockets[0].fileno())) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the loopback's takes more than a network's
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        client.connect(("127.0.0.1", relay.relay.bounces.port))
+        client.sendall(b"EHLO a.example\r\n" * (session.MAX_COMMANDS - 1) + b"STARTTLS\r\n")
+        await eventually(lambda: any(one._paused for one in relay.relay.bounces._sessions))
+        await eventually(lambda: not relay.relay.bounces._sessions)
