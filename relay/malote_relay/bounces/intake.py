@@ -17,7 +17,7 @@ import ipaddress
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import structlog
 
@@ -36,6 +36,8 @@ from malote_relay.submission.client import is_in
 _RECEIVED_ID: Final = re.compile(r"\bid ([0-9a-f]{22})\b")
 _MAX_IDS: Final = 10
 _TURNS: Final = 64
+
+T = TypeVar("T")
 
 _log = structlog.get_logger("malote.bounces")
 
@@ -116,6 +118,9 @@ class Intake:
         self._turns = [asyncio.Lock() for _ in range(_TURNS)]
         # Those whose event could not be written since: whoever reports again and again must not be told so often.
         self._told: set[tuple[str, bytes]] = set()
+        # Threads that read beside each other take the interpreter's lock from whoever serves clients, and from the
+        # threads that others need.
+        self._reading = asyncio.Lock()
         self._tables = tables
         self._config = config
         self._paths = paths
@@ -133,13 +138,13 @@ class Intake:
 
         Raises StoreError: nothing was kept then, and it must come again.
         """
-        feedback = await asyncio.to_thread(arf.parse_arf, content)
+        feedback = await self._read(arf.parse_arf, content)
         if feedback is not None:
             await self._complaint(address, feedback, content, client)
             return
-        report = await asyncio.to_thread(dsn.parse_dsn, content)
+        report = await self._read(dsn.parse_dsn, content)
         if report is None:
-            kind = await asyncio.to_thread(dsn.automatic, content)
+            kind = await self._read(dsn.automatic, content)
             self._count(_KINDS[kind])
             return
         bounce = verdict(report)
@@ -147,6 +152,11 @@ class Intake:
             self._count(BounceMail.NO_FAILURE)
             return
         await self._bounce(address, bounce, content)
+
+    async def _read(self, parser: Callable[[bytes], T], content: bytes) -> T:
+        """What a parser makes of it, in a thread: one message at a time."""
+        async with self._reading:
+            return await asyncio.to_thread(parser, content)
 
     async def _bounce(self, address: Address, bounce: Bounce, content: bytes) -> None:
         now = self._clock()
@@ -190,7 +200,7 @@ class Intake:
         if not self._config().bounces.tell_senders:
             return
         outcome = Outcome(found.queued, Result.FAILED, now, bounce.words, bounce.bounce_class, bounce.host)
-        header = await asyncio.to_thread(original.header, content)
+        header = await self._read(original.header, content)
         due = due_later(outcome, Reported(bounce.status, bounce.diagnostic, header))
         if due is None:
             return

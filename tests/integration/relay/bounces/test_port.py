@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from tests.integration.relay.bounces.reports import bring, dsn, sent, told
 
-from malote_relay.bounces import server, session
+from malote_relay.bounces import arf, server, session
+from malote_relay.bounces.intake import FEEDBACK
 
 
 async def test_a_message_is_bounded_and_its_form_does_not_matter(relay: Any, site: Any, compose: Any) -> None:
@@ -107,3 +110,19 @@ async def test_a_client_that_reads_nothing_before_tls_is_not_waited_for_without_
         client.sendall(b"EHLO a.example\r\n" * (session.MAX_COMMANDS - 1) + b"STARTTLS\r\n")
         await eventually(lambda: any(one._paused for one in relay.relay.bounces._sessions))
         await eventually(lambda: not relay.relay.bounces._sessions)
+
+
+async def test_messages_are_read_one_at_a_time(relay: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of many threads that read takes its turn of the interpreter's lock from whoever serves clients."""
+    lock, counts = threading.Lock(), [0]
+
+    def parse_arf(content: bytes) -> None:
+        with lock:
+            counts.append(counts[-1] + 1)
+        time.sleep(0.02)
+        with lock:
+            counts.append(counts[-1] - 1)
+
+    monkeypatch.setattr(arf, "parse_arf", parse_arf)
+    await asyncio.gather(*(relay.relay._intake.take(FEEDBACK, b"Subject: x\r\n\r\n") for _ in range(8)))
+    assert (len(counts), max(counts)) == (17, 1)
