@@ -10,6 +10,7 @@ domain has a return path of the relay's own (`malote_relay.returnpath`), both co
     events.py    the message it is about, found in the store, and the event that is added
     original.py  the header section of that message, as it came back
     mime.py      any octets as a tree of MIME parts, with bounded work
+    reading.py   what a message is
     dsn.py       reports on delivery, structured or not;  text.py  those that are only words
     arf.py       complaints
     verdict.py   what a report means: which class of bounce

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
+from email.message import Message
 
 from malote_relay.bounces import mime
 from malote_relay.bounces.mime import first
@@ -45,11 +46,8 @@ class Feedback:
     """The Received fields of the message."""
 
 
-def parse_arf(content: bytes) -> Feedback | None:
+def feedback(message: Message) -> Feedback | None:
     """The feedback in a message; None when it is something else."""
-    message = mime.read(content)
-    if message is None:
-        return None
     reports = [part for part in mime.parts(message) if mime.kind(part) == "message/feedback-report"]
     originals = [
         below

@@ -11,6 +11,7 @@ import enum
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from email.message import Message
 
 from malote_relay.bounces import mime
 from malote_relay.bounces.mime import Fields, first
@@ -61,41 +62,27 @@ class Dsn:
     envelope_id: str = ""
 
 
-def parse_dsn(content: bytes) -> Dsn | None:
-    """The report in a message; None when it is something else, an automatic reply for one."""
-    message = mime.read(content)
-    if message is None:
-        return None
+def report(message: Message) -> Dsn | Kind:
+    """The report in a message; for none, what the message is: an automatic reply, for one."""
     for part in mime.parts(message):
         if mime.kind(part) in _REPORTS and (found := _structured(mime.groups(part))) is not None:
             return found
-    kind, said = recognise(mime.fields(message), plain_text(content))
+    kind, said = recognise(mime.fields(message), plain_text(message))
     if kind is not Kind.BOUNCE:
-        return None
+        return kind
     named = [one.strip(" <>") for one in first(mime.fields(message), "x-failed-recipients").split(",") if one.strip()]
     return Dsn([RecipientStatus(Action.FAILED, _status(said), said, one) for one in (named or [""])[:MAX_RECIPIENTS]])
 
 
-def automatic(content: bytes) -> Kind:
-    """What a message that is no report is."""
-    message = mime.read(content)
-    if message is None:
-        return Kind.UNKNOWN
-    kind, _ = recognise(mime.fields(message), plain_text(content))
-    return kind
-
-
-def plain_text(content: bytes) -> str:
+def plain_text(message: Message) -> str:
     """The first text of a message; of one in HTML what stands between the tags."""
-    message = mime.read(content)
     html = ""
-    if message is not None:
-        for part in mime.parts(message):
-            kind = mime.kind(part)
-            if kind == "text/plain" and (text := mime.text(part)).strip():
-                return text.replace("\r\n", "\n")
-            if kind == "text/html" and not html:
-                html = _TAG.sub(" ", mime.text(part)[: 2 * MAX_TEXT])
+    for part in mime.parts(message):
+        kind = mime.kind(part)
+        if kind == "text/plain" and (text := mime.text(part)).strip():
+            return text.replace("\r\n", "\n")
+        if kind == "text/html" and not html:
+            html = _TAG.sub(" ", mime.text(part)[: 2 * MAX_TEXT])
     return html
 
 

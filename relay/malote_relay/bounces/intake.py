@@ -21,9 +21,10 @@ from typing import Final, Protocol, TypeVar
 
 import structlog
 
-from malote_relay.bounces import arf, dsn, events, original
+from malote_relay.bounces import events, original
 from malote_relay.bounces.arf import Feedback
 from malote_relay.bounces.events import Matched, Report, Status
+from malote_relay.bounces.reading import understood
 from malote_relay.bounces.text import Kind
 from malote_relay.bounces.verdict import Bounce, verdict
 from malote_relay.config import RelayConfig
@@ -138,16 +139,14 @@ class Intake:
 
         Raises StoreError: nothing was kept then, and it must come again.
         """
-        feedback = await self._read(arf.parse_arf, content)
-        if feedback is not None:
-            await self._complaint(address, feedback, content, client)
+        found = await self._read(understood, content)
+        if isinstance(found, Feedback):
+            await self._complaint(address, found, content, client)
             return
-        report = await self._read(dsn.parse_dsn, content)
-        if report is None:
-            kind = await self._read(dsn.automatic, content)
-            self._count(_KINDS[kind])
+        if isinstance(found, Kind):
+            self._count(_KINDS[found])
             return
-        bounce = verdict(report)
+        bounce = verdict(found)
         if bounce is None:
             self._count(BounceMail.NO_FAILURE)
             return

@@ -42,7 +42,7 @@ def header(content: bytes) -> bytes:
     if message is None:
         return b""
     returned = [part for part in mime.parts(message) if mime.kind(part) in _KINDS and part is not message]
-    for lines in (*map(_of_part, returned), *_paragraphs(plain_text(content)[:MAX_TEXT])):
+    for lines in (*map(_of_part, returned), *_paragraphs(plain_text(message)[:MAX_TEXT])):
         if taken := _taken(lines):
             return taken
     return b""

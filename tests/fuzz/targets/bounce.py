@@ -6,9 +6,9 @@ import re
 
 from tests.fuzz.target import Target
 
-from malote_relay.bounces.arf import parse_arf
-from malote_relay.bounces.dsn import automatic, parse_dsn, plain_text
+from malote_relay.bounces.dsn import Dsn
 from malote_relay.bounces.original import MAX_HEADER, header
+from malote_relay.bounces.reading import understood
 from malote_relay.bounces.verdict import verdict
 
 _LINE = re.compile(rb"(?:[!-9;-~]+:|[\t ])[^\x00-\x08\x0a-\x1f\x7f]{0,900}")
@@ -16,14 +16,11 @@ _STATUS = re.compile(r"(?:[245]\.[0-9]{1,3}\.[0-9]{1,3})?\Z")
 
 
 def check(data: bytes) -> None:
-    dsn = parse_dsn(data)
-    if dsn is not None:
-        assert all(_STATUS.match(one.status) for one in dsn.recipients)
-        told = verdict(dsn)
+    found = understood(data)
+    if isinstance(found, Dsn):
+        assert all(_STATUS.match(one.status) for one in found.recipients)
+        told = verdict(found)
         assert told is None or "\n" not in told.words + told.diagnostic
-    parse_arf(data)
-    automatic(data)
-    assert isinstance(plain_text(data), str)
     came_back = header(data)
     assert len(came_back) <= MAX_HEADER
     assert all(_LINE.fullmatch(line) for line in came_back.split(b"\r\n")[:-1])

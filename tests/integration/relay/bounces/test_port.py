@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from tests.integration.relay.bounces.reports import bring, dsn, sent, told
 
-from malote_relay.bounces import arf, server, session
+from malote_relay.bounces import intake, server, session
 from malote_relay.bounces.intake import FEEDBACK
+from malote_relay.bounces.text import Kind
 
 
 async def test_a_message_is_bounded_and_its_form_does_not_matter(relay: Any, site: Any, compose: Any) -> None:
@@ -116,13 +117,14 @@ async def test_messages_are_read_one_at_a_time(relay: Any, monkeypatch: pytest.M
     """Each of many threads that read takes its turn of the interpreter's lock from whoever serves clients."""
     lock, counts = threading.Lock(), [0]
 
-    def parse_arf(content: bytes) -> None:
+    def understood(content: bytes) -> Kind:
         with lock:
             counts.append(counts[-1] + 1)
         time.sleep(0.02)
         with lock:
             counts.append(counts[-1] - 1)
+        return Kind.UNKNOWN
 
-    monkeypatch.setattr(arf, "parse_arf", parse_arf)
+    monkeypatch.setattr(intake, "understood", understood)
     await asyncio.gather(*(relay.relay._intake.take(FEEDBACK, b"Subject: x\r\n\r\n") for _ in range(8)))
     assert (len(counts), max(counts)) == (17, 1)

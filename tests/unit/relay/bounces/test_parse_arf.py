@@ -6,7 +6,14 @@ import base64
 
 import pytest
 
-from malote_relay.bounces.arf import Feedback, FeedbackType, parse_arf
+from malote_relay.bounces.arf import Feedback, FeedbackType
+from malote_relay.bounces.reading import understood
+
+
+def parse_arf(content: bytes) -> Feedback | None:
+    """The feedback in a message."""
+    found = understood(content)
+    return found if isinstance(found, Feedback) else None
 
 
 def complaint(fields: str, *, original: str = "text/rfc822-headers", outer: str = "multipart/report") -> bytes:
