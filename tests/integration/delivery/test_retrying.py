@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from malote_dev.mailworld.behaviour import Action, Behaviour, Stage
+from malote_dev.mailworld.behaviour import Action, Behaviour, Stage, TlsMode
 from malote_relay.delivery.peer import Timeouts
 from malote_relay.store.model import Result
 
@@ -71,6 +71,31 @@ async def test_the_deferred_recipients_of_a_message_come_back_in_one_transaction
     world.scheduler.clock_changed()
     await world.ended(102)
     assert sorted(message.recipients for message in mx.messages) == [("other@shop.example",), recipients]
+
+
+@pytest.mark.parametrize("mode", [TlsMode.BROKEN, TlsMode.UNAVAILABLE])
+@pytest.mark.parametrize("stage", [Stage.MAIL, Stage.RCPT])
+async def test_a_host_that_insists_on_tls_which_fails_now_is_tried_again(world: Any, mode: TlsMode, stage: Stage) -> None:
+    """Its words are final, and would bounce the mail for a handshake that somebody cut off."""
+    mx = await world.domain("shop.example")
+    mx.tls = mode
+    words = "530 5.7.0 Must issue a STARTTLS command first"
+    mx.behaviour = Behaviour(action=Action.REFUSE, stage=stage, reply=words)
+    await world.start()
+    await world.send("bia@shop.example")
+    (outcome,) = await world.ended(1)
+    assert (outcome.result, outcome.bounce_class) == (Result.DEFERRED, "tls"), outcome
+    assert outcome.reply.endswith(words)
+
+
+async def test_a_host_that_insists_on_tls_and_offers_none_has_the_last_word(world: Any) -> None:
+    mx = await world.domain("shop.example")
+    mx.tls = TlsMode.NONE
+    mx.behaviour = Behaviour(action=Action.REFUSE, stage=Stage.MAIL, reply="530 5.7.0 Must issue a STARTTLS command")
+    await world.start()
+    await world.send("bia@shop.example")
+    (outcome,) = await world.ended(1)
+    assert (outcome.result, outcome.bounce_class) == (Result.FAILED, "tls")
 
 
 async def test_a_name_server_that_fails_only_defers(world: Any) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import dataclasses
 
+from malote_relay.delivery.answers.classify import classify
 from malote_relay.delivery.content import Content
 from malote_relay.delivery.dialogue.envelope import Envelope
 from malote_relay.delivery.dialogue.fitness import (
@@ -231,7 +232,16 @@ class Session:
         finally:
             self.transactions += 1
         unanswered = rest or Failure("451 4.3.0 the transaction ended without an answer", "other")
-        return [unanswered if answer is None else answer for answer in answers]
+        answered = [unanswered if answer is None else answer for answer in answers]
+        if not self.tls and "STARTTLS" in self._extensions:
+            return [self._unless_for_tls(answer) for answer in answered]
+        return answered
+
+    def _unless_for_tls(self, answer: Answer) -> Answer:
+        """In clear because TLS failed: a refusal for the want of it is about this session, not about the mail."""
+        if not answer.permanent or classify(answer).bounce_class != "tls":
+            return answer
+        return Failure(f"451 4.7.5 no TLS could be had with {self.peer}, which wants it: {answer}", "tls")
 
     async def _mail(self, envelope: Envelope) -> Reply:
         seconds = self._timeouts.command

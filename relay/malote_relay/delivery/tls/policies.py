@@ -148,7 +148,7 @@ class Policies:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _record(self, domain: str) -> str | None:
-        if self._unheard.get(domain, 0.0) > self._clock():
+        if 0 < self._unheard.get(domain, 0.0) - self._clock() <= _UNHEARD_SECONDS:
             return None
         try:
             async with asyncio.timeout(RECORD_SECONDS):
@@ -164,7 +164,8 @@ class Policies:
 
     def _pausing(self, domain: str) -> Trouble | None:
         until, trouble = self._failed.get(domain, (0.0, None))
-        return trouble if until > self._clock() else None
+        # Of more than a pause only a clock that was set back since can speak.
+        return trouble if 0 < until - self._clock() <= PAUSE_SECONDS else None
 
     def _renew(self, domain: str, id: str) -> asyncio.Task[Trouble | None]:
         task = self._asking.get(domain)

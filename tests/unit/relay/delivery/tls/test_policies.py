@@ -17,7 +17,7 @@ class World:
     """A domain's record and policy, both of which may fail."""
 
     def __init__(self) -> None:
-        self.now = 1_000_000.0
+        self.now = 1_000_000_000.0
         self.record: bytes | None = b"v=STSv1; id=1"
         self.unknown = False
         self.mode = "enforce"
@@ -75,6 +75,19 @@ async def test_name_servers_that_do_not_answer_are_left_alone_for_a_while() -> N
     assert world.looked_up == 1
     world.now += 61
     world.unknown = False
+    assert await mode(policies) is Mode.ENFORCE
+
+
+async def test_a_clock_that_is_set_back_makes_no_pause_of_years() -> None:
+    world = World()
+    world.unknown = True
+    policies = world.policies()
+    assert await mode(policies) is None
+    world.now -= 1_000_000
+    world.unknown, world.trouble = False, Trouble(ResultType.STS_FETCH_ERROR, "gone")
+    assert await mode(policies) == world.trouble
+    world.now -= 1_000_000
+    world.trouble = None
     assert await mode(policies) is Mode.ENFORCE
 
 
