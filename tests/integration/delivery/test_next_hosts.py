@@ -127,6 +127,27 @@ async def test_what_a_host_may_have_taken_is_not_offered_to_the_next_at_once(wor
     assert second.connections == 0
 
 
+async def test_but_to_the_next_it_goes_when_it_is_tried_again(world: Any) -> None:
+    first, second = await with_backup(world)
+    first.behaviour = Behaviour(action=Action.DROP, stage=Stage.MESSAGE)
+    await world.start()
+    await world.send("bia@shop.example")
+    await world.ended(1)
+    world.clock.ahead += 100
+    world.scheduler.clock_changed()
+    assert (await world.ended(2))[1].result is Result.DELIVERED
+    assert len(second.messages) == 1
+
+
+async def test_content_that_a_host_cannot_take_for_its_own_trouble_goes_to_the_next(world: Any) -> None:
+    first, second = await with_backup(world)
+    words = "452 4.3.1 Insufficient system storage"
+    first.behaviour = Behaviour(action=Action.DEFER, stage=Stage.MESSAGE, reply=words)
+    await world.start()
+    assert (await world.sent()).result is Result.DELIVERED
+    assert len(second.messages) == 1
+
+
 async def test_trouble_of_all_hosts_defers_after_a_few_sessions_with_the_last_ones_words(world: Any) -> None:
     hosts = [await world.domain(f"{name}.example") for name in ("shop", "b", "c", "d", "e")]
     records = [f"{number} {host.hostname}." for number, host in enumerate(hosts)]

@@ -75,7 +75,9 @@ async def test_the_deferred_recipients_of_a_message_come_back_in_one_transaction
 
 @pytest.mark.parametrize("mode", [TlsMode.BROKEN, TlsMode.UNAVAILABLE])
 @pytest.mark.parametrize("stage", [Stage.MAIL, Stage.RCPT])
-async def test_a_host_that_insists_on_tls_which_fails_now_is_tried_again(world: Any, mode: TlsMode, stage: Stage) -> None:
+async def test_a_host_that_insists_on_tls_which_fails_now_is_tried_again(
+    world: Any, mode: TlsMode, stage: Stage
+) -> None:
     """Its words are final, and would bounce the mail for a handshake that somebody cut off."""
     mx = await world.domain("shop.example")
     mx.tls = mode

@@ -224,7 +224,9 @@ class Session:
             await self._rest(envelope, mail, answers)
         except SessionFailed as failed:
             stale = failed.failure.stale or (not heard and self.transactions > 0)
-            rest = self._farewell or dataclasses.replace(failed.failure, permanent=False, stale=stale)
+            rest = dataclasses.replace(failed.failure, permanent=False, stale=stale)
+            if self._farewell is not None and not self.content_sent:
+                rest = self._farewell
             self.abort()
         except BaseException:
             self.abort()

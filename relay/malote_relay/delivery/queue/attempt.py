@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from malote_relay.delivery.answers.classify import permanent, too_many_recipients
+from malote_relay.delivery.answers.classify import classify, permanent, too_many_recipients
 from malote_relay.delivery.destinations.destination import Held
 from malote_relay.delivery.destinations.pool import Pool
 from malote_relay.delivery.dialogue.connection import Session
@@ -153,8 +153,11 @@ class Router:
         return found
 
 
-def onward(answers: Sequence[Answer], *, content_sent: bool) -> tuple[Onward, Sequence[int]]:
-    """What to do after a transaction with these answers, and for which of its recipients, by their places."""
+def onward(answers: Sequence[Answer], *, content_sent: bool, again: bool = False) -> tuple[Onward, Sequence[int]]:
+    """What to do after a transaction with these answers, and for which of its recipients, by their places.
+
+    `again`: it is not the first attempt.
+    """
     if all(isinstance(answer, Failure) and answer.stale for answer in answers):
         return Onward.ANEW, range(len(answers))
     open_ones = [place for place, answer in enumerate(answers) if not _final(answer)]
@@ -162,10 +165,26 @@ def onward(answers: Sequence[Answer], *, content_sent: bool) -> tuple[Onward, Se
     if crowded and len(open_ones) < len(answers):
         # RFC 5321 section 4.5.3.1.10. Somebody got an answer, so it comes to an end.
         return Onward.AGAIN, crowded
-    if open_ones and not content_sent:
+    if open_ones and (not content_sent or _is_hosts_own(answers, open_ones, again=again)):
         return Onward.ELSEWHERE, open_ones
-    # Content that another host may have taken is not offered to the next at once: it could arrive twice.
     return Onward.NOTHING, ()
+
+
+def _is_hosts_own(answers: Sequence[Answer], open_ones: Sequence[int], *, again: bool) -> bool:
+    """Whether what became of the content is this host's own trouble, which the next one need not have.
+
+    Content that a host may have taken is not offered to the next at once: it could arrive twice. The next attempt
+    runs that risk anyway, and with the first host alone might run it for days.
+    """
+    if any(_taken(answer) for answer in answers):
+        return False
+
+    def own(answer: Answer) -> bool:
+        if isinstance(answer, Failure):
+            return again
+        return too_many_recipients(answer) or classify(answer).bounce_class == "system"
+
+    return all(own(answers[place]) for place in open_ones)
 
 
 def _taken(answer: Answer) -> bool:
@@ -186,6 +205,7 @@ async def attempt(
     ended: Callable[[Mapping[int, Attempted]], None],
     *,
     lax: bool = False,
+    again: bool = False,
     stopped: Callable[[], bool] = lambda: False,
 ) -> None:
     """Try to deliver to `count` recipients at one domain.
@@ -194,8 +214,9 @@ async def attempt(
     content is needed. `ended` is told how it ended for each recipient, by their places: of deliveries after each
     transaction, so that what follows cannot undo them; of the rest at the end. What is final is told even when this
     raises or is cancelled; the others have then not ended. Raises Held when it is not the destination's time; who was
-    not tried has then not ended, and nothing counts as an attempt. `lax`: see `Router.route`. Once `stopped`, no
-    other transaction is begun: who is left has not ended. Raises NotNow too, when the relay itself stands in the way.
+    not tried has then not ended, and nothing counts as an attempt. `lax`: see `Router.route`; `again`: see `onward`.
+    Once `stopped`, no other transaction is begun: who is left has not ended. Raises NotNow too, when the relay itself
+    stands in the way.
     """
     try:
         way = await router.route(domain, lax=lax)
@@ -209,7 +230,9 @@ async def attempt(
         return ended(dict.fromkeys(range(count), Attempted(failed.failure, failed.host)))
     ends: dict[int, Attempted] = {}
     try:
-        await _transactions(way, session, count, most, router, pool, negotiation, envelope, ends, ended, stopped)
+        await _transactions(
+            way, session, count, most, router, pool, negotiation, envelope, ends, ended, again, stopped
+        )
     except Held:
         ended(ends)
         raise
@@ -230,6 +253,7 @@ async def _transactions(
     envelope: Callable[[], Awaitable[Envelope]],
     ends: dict[int, Attempted],
     ended: Callable[[Mapping[int, Attempted]], None],
+    again: bool,
     stopped: Callable[[], bool],
 ) -> None:
     """One after another while more can be done now, with at most `most` recipients each.
@@ -264,7 +288,7 @@ async def _transactions(
             raise
         host, tls, notifies = str(session.peer), session.tls, session.notifies
         ends |= {place: Attempted(answer, host, tls, notifies) for place, answer in zip(turn, answers, strict=True)}
-        step, places = onward(answers, content_sent=session.content_sent)
+        step, places = onward(answers, content_sent=session.content_sent, again=again)
         if step is Onward.ANEW and renewed:
             step = Onward.ELSEWHERE
         if step is Onward.ELSEWHERE:

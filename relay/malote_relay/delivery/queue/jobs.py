@@ -238,6 +238,7 @@ class Jobs:
                 envelope,
                 ended,
                 lax=is_report(first),
+                again=first.attempts > 0,
                 stopped=lambda: self._stopping or self.settings.frozen or job.outdated,
             )
             self._put_back(job, None)
