@@ -12,6 +12,7 @@ import structlog
 
 from malote_relay.clock import moment
 from malote_relay.config import Suppression
+from malote_relay.delivery.answers.outcome import EXPIRED
 from malote_relay.metrics import Metrics, Refused
 from malote_relay.store import suppressions as table
 from malote_relay.store.model import Alongside, Outcome, Result, StoreError, Tables
@@ -83,7 +84,9 @@ class Suppressions:
 
     def _event(self, outcome: Outcome) -> Event | None:
         address = key(outcome.recipient.address)
-        if outcome.result is Result.FAILED and rule.bounces_needed(outcome.bounce_class, self._config):
+        # What was put off until it was too old was never refused for good.
+        refused = outcome.result is Result.FAILED and EXPIRED not in outcome.reply
+        if refused and rule.bounces_needed(outcome.bounce_class, self._config):
             message = outcome.recipient.message_id
             return Bounced(address, outcome.at, outcome.bounce_class, outcome.reply, message)
         if outcome.result is Result.DELIVERED and self._may_have(address):

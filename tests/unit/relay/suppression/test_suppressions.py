@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 
 from malote_relay.config import Suppression
+from malote_relay.delivery.answers.outcome import outcome
+from malote_relay.delivery.answers.retry import Schedule
+from malote_relay.delivery.reply import parse
 from malote_relay.metrics import Metrics, Refused
 from malote_relay.store import schema
 from malote_relay.store import suppressions as table
@@ -92,6 +95,17 @@ async def test_only_what_is_final_and_says_something_about_the_address_counts(wo
     await world.end(ended(Result.FAILED, "inactive"))
     assert await world.list.check(BOB) is None
     assert (await world.list.find("bob@dest.example")).bounces == 1  # type: ignore[union-attr]
+
+
+async def test_what_was_put_off_until_it_was_too_old_says_nothing_final_of_the_address(world: World) -> None:
+    """450 is the code of a mailbox that is unavailable for now (RFC 5321 section 4.2.3)."""
+    last = ended(Result.DEFERRED, "bad-mailbox")
+    words = parse("450 Requested mail action not taken: mailbox unavailable")
+    schedule = Schedule(60, 600, 5 * DAY)
+    expired = outcome(last.recipient, words, host="mx", tls="", now=NOW + 5 * DAY, schedule=schedule)
+    assert (expired.result, expired.bounce_class) == (Result.FAILED, "bad-mailbox")
+    await world.end(expired)
+    assert await world.list.find("bob@dest.example") is None
 
 
 async def test_a_delivery_of_what_was_queued_takes_the_address_off(world: World) -> None:
