@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -13,7 +14,9 @@ import pytest
 
 from malote_dev.mailworld.certificates import CertificateAuthority
 from malote_relay.delivery.peer import Identity
+from malote_relay.delivery.reach import open_socket
 from malote_relay.delivery.route import Policy
+from malote_relay.delivery.tls import https
 from malote_relay.delivery.tls.https import Answer, Https, HttpsFailed
 from malote_relay.resolver import IPAddress, NoSuchDomain
 
@@ -134,3 +137,22 @@ async def test_nobody_inside_nobody_unknown_and_nobody_with_a_bad_certificate_is
     with pytest.raises(HttpsFailed, match="refused"):
         await client(authority).request("GET", "web.example", port, "/")
     assert heard == []
+
+
+async def test_an_address_that_does_not_answer_leaves_time_for_the_next(
+    authority: CertificateAuthority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead, alive = (ipaddress.ip_address(one) for one in ("127.9.9.9", "127.0.0.1"))
+
+    async def open_or_wait(address: IPAddress, port: int, identity: Identity) -> socket.socket:
+        if address == dead:
+            await asyncio.Event().wait()
+        return await open_socket(address, port, identity)
+
+    async def both(self: Names, host: str) -> tuple[IPAddress, ...]:
+        return dead, alive
+
+    monkeypatch.setattr(https, "open_socket", open_or_wait)
+    monkeypatch.setattr(Names, "addresses", both)
+    script = says(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    assert (await get(authority, script, seconds=10.0)).body == b"ok"

@@ -99,7 +99,8 @@ class Https:
         trouble: OSError | None = None
         for address in sorted(allowed, key=lambda one: one.version)[:_MAX_TRIES]:
             try:
-                connection = await open_socket(address, port, self.identity)
+                async with asyncio.timeout(self.seconds / (_MAX_TRIES + 1)):
+                    connection = await open_socket(address, port, self.identity)
                 return await asyncio.open_connection(sock=connection, ssl=self.context(), server_hostname=host)
             except ssl.SSLError:
                 raise
