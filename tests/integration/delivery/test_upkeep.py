@@ -344,6 +344,17 @@ async def test_what_is_retried_by_hand_goes_at_once_though_its_destination_is_le
     await mx.wait_for(1)
 
 
+async def test_nor_need_anything_have_waited_for_the_destination_since_it_was_found_down(world: Any) -> None:
+    mx = await world.domain("shop.example")
+    mx.behaviour = Behaviour(action=Action.BUSY, stage=Stage.CONNECT)
+    await world.start()
+    id = await world.send("bia@shop.example")
+    await world.ended(1)
+    mx.behaviour = Behaviour()
+    await QueueCommands(world.store, world.scheduler, world.clock).retry(Retry(message=id))
+    await mx.wait_for(1)
+
+
 async def test_a_retry_while_all_delivery_is_stopped_promises_nothing_for_now(world: Any) -> None:
     mx = await world.domain("shop.example")
     mx.behaviour = Behaviour(action=Action.DEFER)

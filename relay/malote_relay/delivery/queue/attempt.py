@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -102,9 +103,10 @@ class Router:
         return found[1] if found and isinstance(found[1], Route) else None
 
     def forget(self, domain: str) -> None:
-        """Look anew next time: its hosts could not be reached."""
+        """Look anew next time: its hosts could not be reached. Which they were stays known."""
         for lax in (False, True):
-            self._routes.pop((domain, lax), None)
+            if (found := self._routes.get((domain, lax))) is not None:
+                self._routes[domain, lax] = (-math.inf, found[1])
 
     async def route(self, domain: str, *, lax: bool = False) -> Route:
         """The route for a domain. Raises Unroutable. Callers get their answers in the order in which they came.
