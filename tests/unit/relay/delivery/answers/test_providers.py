@@ -22,6 +22,43 @@ def test_providers_are_known_by_their_hosts_and_by_nothing_else() -> None:
     assert providers.of_any(["192.0.2.1", "mx.locaweb.com.br"]) == "locaweb"
 
 
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("mx.core.locaweb.com.br", "locaweb"),
+        ("mx-ha.skymail.net.br", "skymail"),
+        ("mx.uol.com.br", "uol"),
+        ("mx.uhserver.com", "uol"),
+        ("mx.terraempresas.com.br", "terra"),
+        ("mx1.hostinger.com", "hostinger"),
+        ("mx1.titan.email", "titan"),
+        ("mx1.mail.ovh.net", "ovh"),
+        ("vps1.ovh.net", ""),
+        ("spool.mail.gandi.net", "gandi"),
+        ("smtp-in.orange.fr", "orange"),
+        ("smtp-in.sfr.fr", "sfr"),
+        ("mx01.ionos.de", "united-internet"),
+        ("mx.freenet.de", "freenet"),
+        ("smtpin.rzone.de", "strato"),
+        ("mxext1.mailbox.org", "mailbox-org"),
+        ("mta-gw.infomaniak.ch", "infomaniak"),
+        ("smtp-in.virgilio.it", "italiaonline"),
+        ("mx.poczta.onet.pl", "onet"),
+        ("mx11.go2.pl", "wp"),
+        ("mx1.seznam.cz", "seznam"),
+        ("mx1.telenet-ops.be", "telenet"),
+        ("mx1.pub.mailpod12-cph3.one.com", "one"),
+        ("in1-smtp.messagingengine.com", "fastmail"),
+        ("acme.in.hes.trendmicro.eu", "trendmicro"),
+        ("mx01.hornetsecurity.com", "hornetsecurity"),
+        ("route1.mx.cloudflare.net", "cloudflare"),
+        ("www.cloudflare.net", ""),
+    ],
+)
+def test_hosts_in_brazil_and_europe_are_known(host: str, name: str) -> None:
+    assert known().of(host) == name
+
+
 @pytest.mark.parametrize("name", known().by_name)
 def test_every_providers_data_is_sound(name: str) -> None:
     provider = known().by_name[name]
