@@ -57,6 +57,29 @@ def test_a_refusal_is_read(reply: str, permanent: bool, bounce_class: str) -> No
     assert classify(parse(reply)) == Verdict(permanent, bounce_class)
 
 
+@pytest.mark.parametrize(
+    ("reply", "host", "bounce_class"),
+    [
+        ("550 5.1.1 <a@example.net> user unknown [192.0.2.104]", "smtp-in.orange.fr", "bad-mailbox"),
+        ("550 5.7.1 [192.0.2.104] refused OFR007_506", "smtp-in.orange.fr", "spam-content"),
+        ("550 5.2.1 [192.0.2.103] LPN007_426 Service refuse", "smtpz4.laposte.net", "inactive"),
+        ("550 5.1.1 <a@example.net> user unknown (416 of 630)", "smtpz4.laposte.net", "bad-mailbox"),
+        ("554 5.1.1 630 user unknown", "smtpz4.laposte.net", "bad-mailbox"),
+    ],
+)
+def test_numbers_of_a_provider_are_not_looked_for_in_addresses(reply: str, host: str, bounce_class: str) -> None:
+    assert classify(parse(reply), host).bounce_class == bounce_class
+
+
+@pytest.mark.parametrize(
+    ("number", "bounce_class"),
+    [("IB103", "reputation"), ("IB106", "reputation"), ("IB504", "rate-limit"), ("IB212", "spam-content")],
+)
+def test_godaddys_numbers_mean_what_its_help_says(number: str, bounce_class: str) -> None:
+    reply = parse(f"554 p3plibsmtp01-10.prod.phx3.secureserver.net ESMTP {number}. <http://x.example/>")
+    assert classify(reply, "smtp.secureserver.net").bounce_class == bounce_class
+
+
 def test_552_for_too_many_recipients_means_452() -> None:
     """RFC 5321 section 4.5.3.1.10."""
     assert classify(parse("552 too many recipients")) == Verdict(False, "rate-limit")
