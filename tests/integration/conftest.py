@@ -80,6 +80,22 @@ class Kubectl:
         documents = (item if isinstance(item, str) else json.dumps(item) for item in objects)
         self("apply", "-n", namespace, "-f", "-", stdin="\n---\n".join(documents))
 
+    def serve(self, kinds: Path) -> None:
+        """Apply a folder of CustomResourceDefinitions; returns when kubectl finds every kind."""
+        self("apply", "-f", str(kinds))
+        self("wait", "--for=condition=Established", "--timeout=120s", "-f", str(kinds))
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                # Established comes first, the lists that clients find kinds by a moment later.
+                for file in kinds.glob("*.yaml"):
+                    self("get", f"{file.stem}.malote.dev")
+                return
+            except subprocess.CalledProcessError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+
     def json(self, *arguments: str) -> dict[str, Any]:
         """What a `kubectl get … -o json` gives."""
         answer: dict[str, Any] = json.loads(self(*arguments, "-o", "json"))

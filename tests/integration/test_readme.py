@@ -48,8 +48,7 @@ def test_its_helm_arguments_give_the_settings_they_name(toolchain: Toolchain) ->
 
 
 def test_its_manifests_are_right(kubectl: Kubectl, namespace: str) -> None:
-    kubectl("apply", "-f", str(ROOT / "crds"))
-    kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(ROOT / "crds"))
+    kubectl.serve(ROOT / "crds")
     found = documents()
     assert [document["kind"] for document in found] == ["Plan", "Tenant", "SendingDomain"]
     found[2]["metadata"]["namespace"] = namespace

@@ -29,8 +29,7 @@ PLAN = msgspec.convert({"metadata": {"name": "any"}, "spec": {"messagesPerHour":
 
 @pytest.fixture
 def tenant(kubectl: Kubectl) -> Iterator[Tenant]:
-    kubectl("apply", "-f", str(CRDS))
-    kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(CRDS))
+    kubectl.serve(CRDS)
     body = {
         "apiVersion": "malote.dev/v1alpha1",
         "kind": "Tenant",
@@ -90,4 +89,4 @@ def test_objects_are_taken_start_a_pod_and_go_with_their_tenant_spool_included(
         return True
 
     # The garbage collector learns of kinds every 30 s: in a cluster with fresh CRDs this takes that long.
-    eventually(gone, within=100)
+    eventually(gone, within=200)

@@ -78,7 +78,7 @@ class Recipients:
 
     def received(self, count: int) -> list[Message]:
         """The messages, once there are so many."""
-        return self.loop.run(self.host.wait_for(count, 15.0))
+        return self.loop.run(self.host.wait_for(count, 60.0))
 
     def close(self) -> None:
         self.loop.run(self.host.stop())
@@ -98,7 +98,7 @@ def bounce(place: tuple[str, int], to: str, recipient: str) -> tuple[int, str]:
         f"Reporting-MTA: dns; mx.example\r\n\r\nFinal-Recipient: rfc822; {recipient}\r\nAction: failed\r\n"
         "Status: 5.1.1\r\nDiagnostic-Code: smtp; 550 5.1.1 no such user\r\n\r\n--b--\r\n"
     )
-    with smtplib.SMTP(*place, "mx.example", timeout=10) as session:
+    with smtplib.SMTP(*place, "mx.example", timeout=60) as session:
         try:
             session.sendmail("<>", [to], report.encode())
         except smtplib.SMTPRecipientsRefused as refused:
@@ -110,6 +110,6 @@ def bounce(place: tuple[str, int], to: str, recipient: str) -> tuple[int, str]:
 def metric(tenancy: Tenancy, sample: str) -> float:
     """A sample of the relay's metrics by its name with labels as in the exposition; 0 where there is none."""
     address = tenancy.child("pod", f"{tenancy.name}-relay-0")["status"]["podIP"]
-    with urllib.request.urlopen(f"http://{address}:9090/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://{address}:9090/metrics", timeout=30) as answer:
         lines = answer.read().decode().splitlines()
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{sample} "))

@@ -59,8 +59,14 @@ class Line:
             if self._cut:
                 near.close()
                 continue
-            far = socket.create_connection(self._target)
+            try:
+                far = socket.create_connection(self._target)
+            except OSError:
+                near.close()
+                continue
             self._open |= {near, far}
+            if self._cut:  # meanwhile
+                self.cut()
             for one, other in ((near, far), (far, near)):
                 threading.Thread(target=self._copy, args=(one, other), daemon=True).start()
 
@@ -124,7 +130,7 @@ def test_more_domains_than_the_plan_allows_and_a_namespace_not_listed_are_refuse
 
     def reason(name: str, namespace: str) -> str:
         conditions = kubectl.json("get", "sendingdomain", name, "-n", namespace)["status"]["conditions"]
-        found: str = next(one["reason"] for one in conditions if one["type"] == "Accepted")
+        found: str = next((one["reason"] for one in conditions if one["type"] == "Accepted"), "")
         return found
 
     try:
@@ -147,15 +153,15 @@ def test_very_many_domains_of_one_tenant_grow_no_configuration_and_keep_no_other
     acme.apply(acme.plan(), acme.tenant(), acme.sending_domain())
     eventually(acme.records)
     acme.publish()
-    eventually(acme.ready)
-    assert operator.metric("malote_operator_leader") == 1
+    eventually(acme.ready, within=120)
+    eventually(lambda: operator.metric("malote_operator_leader") == 1)
 
     def refused() -> bool:
         items = kubectl.json("get", "sendingdomain", "-n", flood.namespace)["items"]
         reasons = [one["reason"] for item in items for one in item.get("status", {}).get("conditions", ())]
         return reasons.count("TooManyDomains") >= 299 * 2  # Ready and Accepted
 
-    eventually(refused, within=60)
+    eventually(refused, within=120)
     told = json.loads(data(flood.child("secret", f"{flood.name}-relay"))["relay.json"])
     assert len(told["domains"]) == 1 + 20
 
@@ -169,12 +175,12 @@ def test_an_api_server_pulled_away_is_waited_for(
     line.cut()
     acme.apply(acme.plan(messagesPerHour=7))
     # Without the Lease nobody works: its holder gives up in time.
-    eventually(lambda: replica.metric("malote_operator_leader") == 0, within=30)
+    eventually(lambda: replica.metric("malote_operator_leader") == 0)
     assert replica.process.poll() is None
     line.mend()
-    eventually(lambda: replica.metric("malote_operator_leader") == 1, within=30)
+    eventually(lambda: replica.metric("malote_operator_leader") == 1)
     acme.publish()
-    eventually(acme.ready, within=30)
+    eventually(acme.ready)
     assert replica.process.poll() is None
 
 
@@ -182,23 +188,23 @@ def test_of_two_replicas_one_works_and_the_other_takes_over(
     start: Start, acme: Tenancy, eventually: Eventually
 ) -> None:
     first = start()
-    eventually(lambda: first.metric("malote_operator_leader") == 1, within=25)
+    eventually(lambda: first.metric("malote_operator_leader") == 1)
     second = start()
     acme.apply(acme.plan(), acme.tenant(), acme.sending_domain())
     eventually(acme.records)
     assert second.metric("malote_operator_leader") == 0
     assert second.metric("malote_operator_writes_total") == 0, "a standby writes nothing"
-    began = time.monotonic()
     assert first.terminate() == 0
+    lease = acme.kubectl.json("get", "lease", "malote-operator", "-n", acme.platform.namespace)
+    assert not lease["spec"].get("holderIdentity", "").endswith(f"-{first.process.pid}"), "it need not run out"
     eventually(lambda: second.metric("malote_operator_leader") == 1)
-    assert time.monotonic() - began < 10, "a released Lease is taken at once"
     acme.publish()
     eventually(acme.ready)
 
     third = start()
     second.process.kill()
     second.process.wait()
-    eventually(lambda: third.metric("malote_operator_leader") == 1, within=40)
+    eventually(lambda: third.metric("malote_operator_leader") == 1, within=90)
 
 
 def test_settings_that_cannot_be_used_are_an_error_for_people(tmp_path: Path) -> None:
@@ -209,7 +215,7 @@ def test_settings_that_cannot_be_used_are_an_error_for_people(tmp_path: Path) ->
         capture_output=True,
         text=True,
         env={**os.environ, "KUBECONFIG": "/nowhere"},
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 2

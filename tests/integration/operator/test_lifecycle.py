@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import email
 import email.policy
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -62,7 +61,7 @@ def test_published_records_open_submission_and_a_lost_one_shows_but_does_not_sto
     eventually(lambda: acme.condition("RelayAvailable").get("status") == "True")
     acme.publish()
     eventually(acme.ready)
-    assert acme.condition("Verified", "sendingdomain")["status"] == "True"
+    eventually(lambda: acme.condition("Verified", "sendingdomain")["status"] == "True")
     assert acme.condition("SubmissionOpen")["status"] == "True"
     claim = kubectl.json("get", "domainclaim", acme.domain)
     assert claim["spec"]["tenant"] == acme.name
@@ -86,7 +85,7 @@ def test_deletion_leaves_nothing_behind(
     eventually(lambda: acme.reason() == "NoDomain")
 
     kubectl("delete", "tenant", acme.name)
-    eventually(lambda: acme.children() == [], within=60)
+    eventually(lambda: acme.children() == [], within=120)
     eventually(
         lambda: not kubectl("get", "secret", f"{acme.name}-smtp-app", "-n", acme.namespace, "--ignore-not-found")
     )
@@ -98,7 +97,7 @@ def test_a_deleted_tenant_takes_its_claims_along_with_its_domains_still_declared
 ) -> None:
     acme.sends(eventually)
     kubectl("delete", "tenant", acme.name)
-    eventually(lambda: not kubectl("get", "domainclaim", acme.domain, "--ignore-not-found"), within=60)
+    eventually(lambda: not kubectl("get", "domainclaim", acme.domain, "--ignore-not-found"))
     eventually(lambda: acme.reason("sendingdomain") == "TenantNotFound")
 
 
@@ -142,9 +141,10 @@ def test_the_welcome_mail_goes_out_once_when_submission_opens_and_again_when_ask
     eventually(acme.ready)
     eventually(lambda: acme.condition("CredentialsSent")["reason"] == "SendFailed")
     assert "45" in acme.condition("CredentialsSent")["message"], "the host's own words"
+    # Ended between sending a mail and remembering it, an operator sends it again: it must have nothing to send.
+    assert replica.terminate() == 0
     mail_host.behaviour = ACCEPT
-    replica.terminate()
-    start()
+    again = start()
     eventually(lambda: acme.condition("CredentialsSent")["status"] == "True")
     secret = acme.child("secret", f"{acme.name}-smtp-app", acme.namespace)
     sent = email.message_from_bytes(mail_host.messages[0].content, policy=email.policy.default)
@@ -153,9 +153,13 @@ def test_the_welcome_mail_goes_out_once_when_submission_opens_and_again_when_ask
     assert data(secret)["password"] in text.get_content()
     assert sent["Content-Language"] == "pt-BR"
 
-    time.sleep(6)  # a regular look
+    def looks(count: int) -> None:
+        before = again.metric("malote_operator_reconcile_seconds_count")
+        eventually(lambda: again.metric("malote_operator_reconcile_seconds_count") >= before + count)
+
+    looks(6)  # regular ones
     assert len(mail_host.messages) == 1
     kubectl("annotate", "tenant", acme.name, "malote.dev/resend-welcome=1")
     eventually(lambda: len(mail_host.messages) >= 2)
-    time.sleep(6)
+    looks(6)
     assert len(mail_host.messages) == 2
