@@ -37,7 +37,7 @@ class Chart:
             env={**os.environ, **home},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
 
@@ -57,7 +57,7 @@ class Chart:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=180,
             check=False,
         )
 

@@ -80,8 +80,10 @@ MAY_NOT = [
 
 class TestTheOperatorsRights:
     @pytest.mark.parametrize(("verb", "resource", "namespace"), MAY)
-    def test_it_may(self, installed: Chart, verb: str, resource: str, namespace: str) -> None:
-        assert installed.allows(OPERATOR, verb, resource, namespace)
+    def test_it_may(
+        self, installed: Chart, eventually: Callable[..., Any], verb: str, resource: str, namespace: str
+    ) -> None:
+        eventually(lambda: installed.allows(OPERATOR, verb, resource, namespace))  # a moment after it was given
 
     @pytest.mark.parametrize(("verb", "resource", "namespace"), MAY_NOT)
     def test_it_may_not(self, installed: Chart, verb: str, resource: str, namespace: str) -> None:
@@ -132,8 +134,10 @@ class TestPeoplesRights:
         assert not installed.allows("ana", verb, resource, namespace)
 
     @pytest.mark.parametrize("resource", ["plans", "tenants", "sendingdomains"])
-    def test_the_platform_team_writes_plans_and_tenants(self, installed: Chart, resource: str) -> None:
-        assert installed.allows("platform", "create", f"{resource}.malote.dev", "*")
+    def test_the_platform_team_writes_plans_and_tenants(
+        self, installed: Chart, eventually: Callable[..., Any], resource: str
+    ) -> None:
+        eventually(lambda: installed.allows("platform", "create", f"{resource}.malote.dev", "*"))
 
     def test_the_platform_teams_role_gives_no_secrets(self, installed: Chart) -> None:
         assert not installed.allows("platform", "get", "secrets", RELAYS)
