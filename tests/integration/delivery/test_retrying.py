@@ -146,12 +146,21 @@ async def test_an_unexpected_error_defers_and_does_not_spin(world: Any, monkeypa
     assert len(world.outcomes) == 1
 
 
-async def test_a_kept_connection_that_the_host_gives_up_costs_the_message_nothing(world: Any) -> None:
+@pytest.mark.parametrize(
+    "end",
+    [
+        Behaviour(action=Action.BUSY, stage=Stage.MAIL, times=1),
+        # Out of step by itself, or it takes one message a connection and says so in this way.
+        Behaviour(action=Action.REFUSE, stage=Stage.MAIL, times=1, reply="503 5.5.1 Sender already specified"),
+    ],
+    ids=["421", "503"],
+)
+async def test_a_kept_connection_that_the_host_gives_up_costs_the_message_nothing(world: Any, end: Behaviour) -> None:
     mx = await world.domain("shop.example")
     await world.start()
     await world.send("bia@shop.example")
     await world.ended(1)
-    mx.behaviour = Behaviour(action=Action.BUSY, stage=Stage.MAIL, times=1)
+    mx.behaviour = end
     await world.send("rui@shop.example")
     await world.ended(2)
     assert world.results() == [Result.DELIVERED] * 2

@@ -96,6 +96,25 @@ async def test_a_kept_session_that_has_gone_is_stale_and_not_a_failure_of_the_me
         assert answer.stale
 
 
+@pytest.mark.parametrize("extensions", [("PIPELINING",), ()])
+async def test_a_session_that_cannot_be_reset_is_not_gone_on_with(extensions: Sequence[str]) -> None:
+    async def script(it: Scripted) -> None:
+        await it.greet(*extensions)
+        for reply in ("250 ok", "550 5.1.1 no such user", *(["503 5.5.1 no recipient"] if extensions else [])):
+            await it.hear()
+            it.say(reply)
+        await it.hear()
+        it.say("502 5.5.1 not here", "503 5.5.1 nested MAIL command")
+
+    async with scripted(script) as (port, _):
+        one = await session(port)
+        await one.deliver(envelope())
+        (answer,) = await one.deliver(envelope())
+        assert isinstance(answer, Failure)
+        assert answer.stale
+        assert not one.usable
+
+
 @pytest.mark.parametrize(
     ("words", "permanent"),
     [

@@ -34,6 +34,8 @@ from malote_relay.delivery.tls.security import SMART_HOST
 
 _WANTS_LOGIN = frozenset({530, 534, 535, 538})
 _TAKES_NO_MAIL = frozenset({521, 556})
+_NOT_ANOTHER = frozenset({421, 503})
+"""To MAIL, on a session that has had a transaction: it wants no other, or has lost step. A new one may be had."""
 
 
 class Session:
@@ -219,7 +221,7 @@ class Session:
             if mail.code in _WANTS_LOGIN and self._is_smart_host:
                 # The operator's to mend, like a login that is refused: nothing bounces for it.
                 raise SessionFailed(Failure(f"451 4.7.0 {self.peer} wants another login: {mail}", "auth"))
-            if mail.code == 421 and self.transactions:
+            if mail.code in _NOT_ANOTHER and self.transactions:
                 raise SessionFailed(Failure(f"{mail}", "connection", stale=True, said=f"{mail}"))
             await self._rest(envelope, mail, answers)
         except SessionFailed as failed:
@@ -249,13 +251,18 @@ class Session:
         seconds = self._timeouts.command
         if "PIPELINING" not in self._extensions:
             if self._needs_reset:
-                await self._command("RSET", "RSET")
-            self._needs_reset = False
+                self._reset(await self._command("RSET", "RSET"))
             return await self._command(self._mail_command(envelope), "MAIL")
         if self._needs_reset:
-            await self._wire.reply(seconds, "RSET")
-            self._needs_reset = False
+            self._reset(await self._wire.reply(seconds, "RSET"))
         return await self._wire.reply(seconds, "MAIL")
+
+    def _reset(self, reply: Reply) -> None:
+        """What was begun before would have its MAIL refused."""
+        if not reply.accepted:
+            words = f"451 4.5.0 {self.peer} answers RSET with {reply}"
+            raise SessionFailed(Failure(words, "connection", stale=True))
+        self._needs_reset = False
 
     async def _rest(self, envelope: Envelope, mail: Reply, answers: list[Answer | None]) -> None:
         pipelined = "PIPELINING" in self._extensions
