@@ -100,6 +100,22 @@ async def test_a_slow_destination_keeps_no_other_waiting(world: Any) -> None:
     await world.stop(grace=0)
 
 
+async def test_many_slow_destinations_keep_no_other_waiting_either(world: Any) -> None:
+    bounds = Bounds(window=40, lane=10, page=10)
+    many = [f"slow{number}.example" for number in range(6)]
+    for name in many:
+        (await world.domain(name)).behaviour = Behaviour(action=Action.SILENT, stage=Stage.RCPT)
+        for _ in range(20):
+            await world.send(f"x@{name}")
+    fast = await world.domain("fast.example")
+    await world.start(bounds=bounds, max_connections_per_destination=1)
+    await world.wait(lambda: sum(len(host.commands) > 1 for host in world.hosts) >= len(many))
+    for number in range(20):
+        await world.send(f"r{number}@fast.example")
+    await fast.wait_for(20)
+    await world.stop(grace=0)
+
+
 async def test_connections_are_used_again_and_bounded_per_destination(world: Any) -> None:
     mx = await world.domain("shop.example")
     also = await world.domain("also.example", host=mx)

@@ -1,9 +1,12 @@
 """What the scheduler has in hand: a bounded window of the queue, with a bounded lane for each domain.
 
 A lane that is full says nothing about the others: the store is then asked for mail to other domains only, so that
-a destination with a hundred thousand waiting does not hide the one message behind them. A domain *overflows* while
-the store has due mail for it that is not in hand; what arrives for it then goes to the store's end of the line, so
-that the order of arrival is kept. Pure.
+a destination with a hundred thousand waiting does not hide the one message behind them. Nor do several such that are
+slow: a lane is also full when it has a third of what the window has room for still, so that some is left for others
+(the dynamic threshold of switches whose queues share a buffer).
+
+A domain *overflows* while the store has due mail for it that is not in hand; what arrives for it then goes to the
+store's end of the line, so that the order of arrival is kept. Pure.
 """
 
 from __future__ import annotations
@@ -55,11 +58,17 @@ class Lanes:
 
     def fits(self, domain: str) -> bool:
         """Whether the domain's lane takes one message more."""
-        return self._lanes.get(domain, 0) < self.bounds.lane
+        count = self._lanes.get(domain, 0)
+        return count < self._limit() or (not count and len(self._in_hand) < self.bounds.window)
+
+    def _limit(self) -> int:
+        """With how many recipients a lane is full now."""
+        return min(self.bounds.lane, (self.bounds.window - len(self._in_hand)) // 3)
 
     def refuse(self, domain: str) -> None:
         """Something due for `domain` stays in the store for now."""
-        if domain in self.overflowing or not self.fits(domain):
+        full = bool(self._lanes.get(domain)) and not self.fits(domain)
+        if domain in self.overflowing or (full and len(self._in_hand) < self.bounds.window):
             self.overflowing.add(domain)
             self._refused.add(domain)
         else:
@@ -88,7 +97,7 @@ class Lanes:
                 self._lanes[domain] = left
             else:
                 del self._lanes[domain]
-            room = room or (domain in self.overflowing and left <= self.bounds.lane // 2)
+            room = room or (domain in self.overflowing and left <= self._limit() // 2)
         return (room or self.behind) and self.page() > 0
 
     def page(self) -> int:
@@ -100,7 +109,8 @@ class Lanes:
         """A page is being asked for: the domains to leave out of it, those `held` for now among them."""
         self._refused.clear()
         self._missed = False
-        full = (domain for domain in self.overflowing if self._lanes.get(domain, 0) > self.bounds.lane // 2)
+        most = self._limit() // 2
+        full = (domain for domain in self.overflowing if self._lanes.get(domain, 0) > most)
         return frozenset((*full, *held))
 
     def end_query(self, excluded: Collection[str], *, more: bool) -> None:

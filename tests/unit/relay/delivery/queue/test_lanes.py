@@ -44,6 +44,20 @@ def test_what_overflowed_is_asked_for_again_when_the_lane_is_half_empty(queued: 
     assert lanes.begin_query() == frozenset()
 
 
+def test_many_full_lanes_leave_room_for_others(queued: Callable[..., Queued]) -> None:
+    lanes = Lanes(Bounds(window=200, lane=50, page=50))
+    lanes.end_query(lanes.begin_query(), more=False)
+    number = 0
+    for slow in range(7):
+        while lanes.admits(f"slow{slow}.example", 1):
+            lanes.add(f"slow{slow}.example", [queued(id=number)])
+            number += 1
+        lanes.refuse(f"slow{slow}.example")
+    assert lanes.admits("fast.example", 1)
+    assert lanes.page() > 0
+    assert len(lanes.begin_query()) == 7
+
+
 def test_nothing_new_overtakes_what_waits_in_the_store(queued: Callable[..., Queued]) -> None:
     lanes = knowing_nothing_waits()
     lanes.add("a.example", [queued(id=1)])
