@@ -405,4 +405,5 @@ def _clear(incoming: Path, prefix: str, kept: frozenset[str]) -> None:
     """Remove what a front that is gone was still writing."""
     for path in incoming.glob(f"{prefix}*"):
         if path.name not in kept:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the next start removes what is left
+                path.unlink(missing_ok=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -223,6 +225,26 @@ async def test_a_front_that_is_killed_gives_back_what_it_had_and_is_followed_by_
     assert relay.reserved() == 0
     await eventually(lambda: relay.counted("malote_sessions") == 0)
     assert (await relay.send(compose(), to=tuple(f"r{number}@dest.example" for number in range(40)))).accepted
+
+
+async def test_a_front_is_followed_by_another_also_when_what_it_was_writing_cannot_be_removed(
+    start: Any, site: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relay = await start()
+    unlink = Path.unlink
+
+    def refused(path: Path, missing_ok: bool = False) -> None:
+        if path.parent.name == "incoming":
+            raise OSError(errno.EROFS, "Read-only file system")
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    server = relay.relay.server
+    first = set(server.pids)
+    for number, pid in enumerate(server.pids):
+        (site.spool / "incoming" / f"front{number}-x").touch()
+        os.kill(pid, signal.SIGKILL)
+    await eventually(lambda: not first & set(server.pids) and all(front.begun for front in server._fronts), 15.0)
 
 
 async def test_nothing_acknowledged_is_lost_when_fronts_are_killed_under_load(
