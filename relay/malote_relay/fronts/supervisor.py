@@ -207,7 +207,10 @@ class Fronts:
     async def _keep(self, front: _Front) -> None:
         """Start a front, and another whenever it has ended, sooner or later."""
         while not self._stopping.is_set():
-            await self._live(front)
+            try:
+                await self._live(front)
+            except OSError:
+                _log.exception("a front cannot be started", front=front.number)
             if self._stopping.is_set():
                 return
             lived = time.monotonic() - front.since
@@ -218,27 +221,30 @@ class Fronts:
                 await asyncio.wait_for(self._stopping.wait(), pause)
 
     async def _live(self, front: _Front) -> None:
-        ours, theirs = socket.socketpair()
         front.gone.clear()
         front.since = time.monotonic()
+        ours, theirs = socket.socketpair()
         try:
-            front.process = self._start_process(front, theirs)
+            with theirs:
+                process = front.process = self._start_process(front, theirs)
         except OSError:
-            _log.exception("a front cannot be started", front=front.number)
             ours.close()
-            return
-        finally:
-            theirs.close()
+            raise
         self._leases.join(front.number)
-        front.channel = await Channel.over(
-            ours, lambda frame: self._hear(front, frame), lambda words: front.gone.set()
-        )
-        watch = asyncio.create_task(self._watch(front, front.process))
+        watch: asyncio.Task[None] | None = None
         try:
+            front.channel = await Channel.over(
+                ours, lambda frame: self._hear(front, frame), lambda words: front.gone.set()
+            )
+            watch = asyncio.create_task(self._watch(front, process))
             await front.gone.wait()
+        except OSError:
+            ours.close()
+            raise
         finally:
-            watch.cancel()
-            await self._bury(front, front.process)
+            if watch is not None:
+                watch.cancel()
+            await self._bury(front, process)
 
     async def _watch(self, front: _Front, process: subprocess.Popen[bytes]) -> None:
         """End a front that says nothing any more; that its channel is lost then begins the next one's life."""

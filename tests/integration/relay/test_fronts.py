@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.integration.relay.running import eventually, plain
 
 from malote_relay.config import configuration_hash, encode
 from malote_relay.fronts import supervisor
+from malote_relay.fronts.channel import Channel
 
 
 @pytest.fixture(autouse=True)
@@ -245,6 +247,27 @@ async def test_a_front_is_followed_by_another_also_when_what_it_was_writing_cann
         (site.spool / "incoming" / f"front{number}-x").touch()
         os.kill(pid, signal.SIGKILL)
     await eventually(lambda: not first & set(server.pids) and all(front.begun for front in server._fronts), 15.0)
+
+
+@pytest.mark.parametrize(("owner", "name"), [(socket, "socketpair"), (Channel, "over")])
+async def test_a_front_that_cannot_be_started_now_is_started_later(
+    relay: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
+) -> None:
+    before, failures = getattr(owner, name), 0
+
+    def failing(*arguments: Any) -> Any:
+        nonlocal failures
+        failures += 1
+        if failures == 1:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return before(*arguments)
+
+    monkeypatch.setattr(owner, name, failing)
+    server = relay.relay.server
+    first = server.pids[0]
+    os.kill(first, signal.SIGKILL)
+    await eventually(lambda: failures > 1 and first not in server.pids, 15.0)
+    await eventually(lambda: len(server.pids) == 2 and all(front.begun for front in server._fronts), 15.0)
 
 
 async def test_nothing_acknowledged_is_lost_when_fronts_are_killed_under_load(
