@@ -139,6 +139,20 @@ async def test_but_to_the_next_it_goes_when_it_is_tried_again(world: Any) -> Non
     assert len(second.messages) == 1
 
 
+async def test_and_to_no_third_one_in_the_same_attempt(world: Any) -> None:
+    hosts = [await world.domain(f"{name}.example") for name in ("shop", "b", "c")]
+    world.dns.set("shop.example", "MX", *(f"{number} {host.hostname}." for number, host in enumerate(hosts)))
+    for host in hosts:
+        host.behaviour = Behaviour(action=Action.DROP, stage=Stage.MESSAGE)
+    await world.start()
+    await world.send("bia@shop.example")
+    await world.ended(1)
+    world.clock.ahead += 100
+    world.scheduler.clock_changed()
+    await world.ended(2)
+    assert [host.connections for host in hosts] == [2, 1, 0]
+
+
 async def test_content_that_a_host_cannot_take_for_its_own_trouble_goes_to_the_next(world: Any) -> None:
     first, second = await with_backup(world)
     words = "452 4.3.1 Insufficient system storage"

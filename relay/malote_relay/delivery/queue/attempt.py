@@ -291,6 +291,8 @@ async def _transactions(
         host, tls, notifies = str(session.peer), session.tls, session.notifies
         ends |= {place: Attempted(answer, host, tls, notifies) for place, answer in zip(turn, answers, strict=True)}
         step, places = onward(answers, content_sent=session.content_sent, again=again)
+        if session.content_sent:
+            again = False  # twice in one attempt is enough of what may have been taken
         if step is Onward.ANEW and renewed:
             step = Onward.ELSEWHERE
         if step is Onward.ELSEWHERE:
