@@ -70,10 +70,15 @@ async def test_a_client_that_never_speaks_is_cut_off(start: Callable[[], Any], s
     assert (await silent.read()).startswith("421 4.4.2")
     assert await silent.closed()
     dripping = await relay.plain()
-    for _ in range(5):
-        dripping.send(b"N")
-        await asyncio.sleep(0.05)
+
+    async def drip() -> None:
+        while not dripping.writer.transport.is_closing():
+            dripping.send(b"N")
+            await asyncio.sleep(0.05)
+
+    drips = asyncio.create_task(drip())
     assert (await dripping.read()).startswith("421 4.4.2")
+    drips.cancel()
     site.change(limits={"command_timeout": 10.0, "data_timeout": 0.3})
     await relay.relay._watcher.look()
     sending = await relay.at_data()
