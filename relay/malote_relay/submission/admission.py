@@ -1,7 +1,8 @@
 """Who may have a session: so many in all, so many for a client, and so many connections that lead nowhere.
 
 A connection costs a handshake, which is most of what a stranger can make the relay do. Connections are counted to
-their client until it signs in, so that only those that never do are held back.
+their client until it signs in, so that only those that never do are held back. And a place costs a stranger nothing:
+the last ones are kept for clients that have signed in before.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from malote_relay.submission.crowd import Crowd
 from malote_relay.submission.replies import Reply
 
 MAX_CLIENTS: Final = 10_000
-"""Clients whose connections of a minute are counted: the oldest are forgotten first."""
+"""Clients whose connections of a minute are counted, and who are known: the oldest are forgotten first."""
+
+_KEPT: Final = 5
+"""One in so many places is kept for those that are known."""
 
 
 class Seen(enum.StrEnum):
@@ -45,12 +49,16 @@ class Admission:
         self._told = told
         self._monotonic = monotonic
         self._strangers: dict[str, int] = {}
+        self._known: dict[str, None] = {}
         self._minute = 0
 
     def enter(self, client: str, limits: Limits) -> Reply | None:
         """Count a session; `leave` must follow in any case. Gives the refusal when there is no room for it."""
         self._crowd.enter(client)
-        if self._crowd.total > limits.max_sessions:
+        places = limits.max_sessions
+        if client not in self._known:
+            places -= places // _KEPT
+        if self._crowd.total > places:
             return replies.TOO_MANY_SESSIONS
         if self._crowd.of(client) > limits.max_sessions_per_client:
             return replies.TOO_MANY_SESSIONS_HERE
@@ -80,6 +88,10 @@ class Admission:
         """A session's client is no stranger: its connection counts no more."""
         if self._strangers.get(client, 0) > 0:
             self._strangers[client] -= 1
+        self._known.pop(client, None)
+        self._known[client] = None
+        if len(self._known) > MAX_CLIENTS:
+            del self._known[next(iter(self._known))]
 
     def leave(self, client: str) -> None:
         """A session has ended."""

@@ -40,6 +40,25 @@ def test_sessions_are_limited_in_all_and_per_client() -> None:
     assert not admission._crowd._by_client
 
 
+def test_strangers_cannot_take_all_places_from_clients_that_have_signed_in_before() -> None:
+    """Else ten addresses that connect and say nothing would keep everybody out."""
+    admission, limits = Admission(Crowd()), Limits(max_sessions=10)
+    assert admission.enter("app", limits) is None
+    admission.signed_in("app")
+    admission.leave("app")
+    assert [admission.enter(f"stranger{number}", limits) for number in range(8)] == [None] * 8
+    assert admission.enter("stranger8", limits) is replies.TOO_MANY_SESSIONS
+    admission.leave("stranger8")
+    assert [admission.enter("app", limits) for _ in range(3)] == [None, None, replies.TOO_MANY_SESSIONS]
+
+
+def test_no_more_clients_are_remembered_than_there_may_be() -> None:
+    admission = Admission(Crowd())
+    for number in range(MAX_CLIENTS + 10):
+        admission.signed_in(str(number))
+    assert len(admission._known) == MAX_CLIENTS
+
+
 def test_connections_that_never_sign_in_are_limited_by_the_minute() -> None:
     now = [30.0]
     admission = Admission(Crowd(), lambda: now[0])
