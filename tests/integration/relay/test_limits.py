@@ -124,3 +124,22 @@ async def test_a_store_that_fails_gives_the_units_back(relay: Any, monkeypatch: 
             assert (await dialogue.say("From: ana@acme.example\r\n\r\nx\r\n.")).startswith(answer)
         await relay.keeps_nothing()
         assert (await dialogue.say("NOOP")).startswith("250")
+
+
+async def test_a_message_that_is_kept_is_acknowledged_though_delivery_fails_to_take_it(
+    relay: Any, world: Any, compose: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told anything else its client would bring it again. It is found in the store in its turn."""
+    take, failed = relay.relay._scheduler._window.take, False
+
+    def fails_first(job: Any) -> None:
+        nonlocal failed
+        if not failed:
+            failed = True
+            raise RuntimeError
+        take(job)
+
+    monkeypatch.setattr(relay.relay._scheduler._window, "take", fails_first)
+    assert (await relay.send(compose())).accepted
+    await world.mx.wait_for(1)
+    assert failed

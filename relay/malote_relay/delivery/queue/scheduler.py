@@ -173,6 +173,13 @@ class Scheduler:
 
         Held recipients may be among them. What finds no room here is found in the store in its turn.
         """
+        try:
+            self._take(queued, content)
+        except Exception:  # it is kept: were its client told anything else, it would bring it again
+            _log.exception("what was accepted is left to the store")
+            self._window.look_again()
+
+    def _take(self, queued: Sequence[Queued], content: bytes | Path) -> None:
         now = self._clock()
         due = []
         for recipient in queued:
