@@ -164,6 +164,9 @@ def connect(path: Path, *, read_only: bool = False, journal: str = "WAL") -> sql
     # A bit that flipped in a text goes unseen by SQLite, and must not keep whoever reads the queue from going on.
     connection.text_factory = partial(str, encoding="utf-8", errors="replace")
     try:
+        # What a statement may have to undo, and what it sorts, would go to files in /var/tmp or /tmp otherwise. Where
+        # the root is read-only there are none: what changes more than some pages would fail.
+        connection.execute("PRAGMA temp_store = MEMORY")
         if read_only:
             connection.execute("PRAGMA query_only = ON")
             return connection

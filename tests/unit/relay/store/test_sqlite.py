@@ -370,6 +370,47 @@ async def test_a_long_queue_is_cheap_to_ask(tmp_path: Path) -> None:
     assert elapsed < 0.5
 
 
+_WITH_A_LONG_QUEUE = """
+import asyncio, pathlib, sys
+from tests.unit.relay.store.contract import NOW, deferred, message
+from malote_relay.store.model import ClockBack
+from malote_relay.store.sqlite import SqliteStore
+
+async def work():
+    store = SqliteStore(pathlib.Path(sys.argv[1]))
+    await store.open()
+    queued = [
+        one
+        for n in range(40)
+        for one in await store.accept(message([f"{n}.{m}@x.example" for m in range(500)]))
+    ]
+    await store.record([deferred(one, NOW + one.id % 1009) for one in queued[::3]])
+    await store.read(lambda tables: tables.execute("SELECT * FROM events ORDER BY recipient, id").fetchall())
+    assert await store.clock_went_back(ClockBack(NOW - 10, 0, NOW - 10))
+    assert await store.prune(NOW + 2000)
+    await store.close()
+
+asyncio.run(work())
+"""
+
+
+async def test_it_makes_no_temporary_files(tmp_path: Path) -> None:
+    """A pod's root is read-only: there is no place for them, and what needed one would never succeed."""
+    place = tmp_path / "temporary"
+    place.mkdir()
+    before = place.stat().st_mtime_ns
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        _WITH_A_LONG_QUEUE,
+        str(tmp_path / "spool"),
+        env={**os.environ, "SQLITE_TMPDIR": str(place)},
+        cwd=Path(__file__).parents[4],
+    )
+    assert await process.wait() == 0
+    assert place.stat().st_mtime_ns == before
+
+
 async def test_a_part_with_a_table_of_its_own_writes_and_reads_through_the_store(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path)
     await store.open()
