@@ -137,3 +137,49 @@ async def test_a_visit_for_another_reason_answers_for_the_time_that_was_set(queu
     assert await queue.take() == A
     queue.done(A, clock.now + 500)
     assert queue.next_time() == clock.now + 500
+
+
+async def test_what_somebody_changed_goes_before_what_is_only_looked_at_again(queue: Queue) -> None:
+    for number in range(100):
+        queue.add(Key("Tenant", "", f"other-{number}"))
+    queue.add(A)
+    queue.add(A, urgent=True)
+    assert len(queue) == 101
+    assert await queue.take() == A
+    queue.done(A)
+    rest = [await queue.take() for _ in range(100)]
+    assert A not in rest
+    assert await nothing_to_take(queue)
+
+
+async def test_however_much_is_changed_the_others_have_their_turn(queue: Queue) -> None:
+    queue.add(A)
+    for _ in range(20):
+        queue.add(B, urgent=True)
+        taken = await queue.take()
+        queue.done(taken)
+        if taken == A:
+            return
+    pytest.fail("A waited for all that was urgent")
+
+
+async def test_a_change_during_a_failing_visit_does_not_wait_for_its_pause(queue: Queue) -> None:
+    queue.add(A)
+    await queue.take()
+    queue.add(A, urgent=True)
+    queue.add(A)
+    queue.failed(A, at_least=100.0)
+    assert await asyncio.wait_for(queue.take(), 30) == A
+    queue.failed(A)
+    assert await nothing_to_take(queue), "the change has been seen"
+
+
+async def test_times_far_away_take_no_more_room_with_each_visit(queue: Queue, clock: Clock) -> None:
+    queue.add_at(B, clock.now + 10 * 86400)
+    for _ in range(20_000):
+        queue.add(A)
+        queue.done(await queue.take(), clock.now + 30 * 86400)
+        clock.now += 1.0
+    assert len(queue._heap) < 2_000
+    clock.now += 40 * 86400
+    assert [await queue.take(), await queue.take()] == [B, A]
