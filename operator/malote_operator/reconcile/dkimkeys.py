@@ -60,7 +60,9 @@ class DkimKeys:
     async def of(self, tenant: Tenant, domain: SendingDomain, selectors: Iterable[str]) -> tuple[DkimPublicKey, ...]:
         """Those of the domain's keys that `selectors` or its status name, oldest first. Raises NameConflict."""
         place = (tenant.metadata.uid, domain.spec.domain)
-        if place not in self._known:
+        # That there is none is not remembered: it may be so for want of hints, when a second SendingDomain of the
+        # same domain is looked at first, and the key of the first one must not be made anew for that.
+        if not self._known.get(place):
             hints = dict.fromkeys((*selectors, *_shown(domain)))
             found = [await self._read(tenant, domain, selector) for selector in hints]
             keys = [key for key in found if key is not None]
