@@ -75,11 +75,15 @@ class RelayPod:
 
 @dataclass(frozen=True, slots=True)
 class RelaySet:
-    """What is known of a relay's StatefulSet; its volumeClaimTemplates (JSON) because they cannot be changed."""
+    """What is known of a relay's StatefulSet; its volumeClaimTemplates (JSON) because they cannot be changed.
+
+    `owners`: uids. That of a Tenant which was deleted stays for a while beside a new one of the same name.
+    """
 
     replicas: int = 0
     ready_replicas: int = 0
     claim_templates: bytes = b""
+    owners: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +157,13 @@ class Cache:
     def pods_of(self, tenant: str) -> tuple[RelayPod, ...]:
         """The tenant's relay pods, by name."""
         return tuple(self.pods[name] for name in sorted(self._pods_of.get(tenant, ())))
+
+    def set_of(self, tenant: Tenant) -> RelaySet | None:
+        """The StatefulSet of the tenant's relay, unless it is that of another Tenant, which had the same name."""
+        found = self.sets.get(tenant.metadata.name)
+        if found is None or (found.owners and tenant.metadata.uid not in found.owners):
+            return None
+        return found
 
     def domain_by_uid(self, tenant: str, uid: str) -> SendingDomain | None:
         """The tenant's SendingDomain with that uid."""
@@ -360,6 +371,7 @@ class Cache:
                 replicas=obj["spec"].get("replicas", 1),
                 ready_replicas=status.get("readyReplicas", 0),
                 claim_templates=msgspec.json.encode(obj["spec"].get("volumeClaimTemplates", [])),
+                owners=tuple(one["uid"] for one in obj["metadata"].get("ownerReferences", ())),
             )
             changed = changed or self.sets.get(child.tenant) != relays
             self.sets[child.tenant] = relays

@@ -255,8 +255,11 @@ class Provision:
             self._written[tenant.metadata.uid] = (made.config_hash, self._context.now() if changed else None)
 
     def _with_present_claims(self, tenant: Tenant, wanted: Object) -> Object:
-        """The StatefulSet with the volumeClaimTemplates that it has: they cannot be changed once it is there."""
-        present = self._context.cache.sets.get(tenant.metadata.name)
+        """The StatefulSet with the volumeClaimTemplates that it has: they cannot be changed once it is there.
+
+        Those of an earlier Tenant's would name that one as the owner of the spool, which would be deleted for it.
+        """
+        present = self._context.cache.set_of(tenant)
         if present is None or not present.claim_templates:
             return wanted
         templates = msgspec.json.decode(present.claim_templates)

@@ -148,7 +148,7 @@ class Tenants:
         return TenantWorld(
             plan=plan,
             domains=tuple(domains),
-            relay=RelayObservation(exists=tenant.metadata.name in context.cache.sets),
+            relay=RelayObservation(exists=context.cache.set_of(tenant) is not None),
             memory=kept.memory,
             welcome=Welcome(
                 configured=self._postman is not None,
@@ -178,7 +178,7 @@ class Tenants:
         told = bool(made.config_hash) and await context.pods.announce(
             pods, made.config_hash, made.secrets, again=False
         )
-        relay = await context.pods.observe(context.cache.sets.get(name), pods)
+        relay = await context.pods.observe(context.cache.set_of(tenant), pods)
         behind = [pod.name for pod in relay.pods if pod.ready and pod.config_hash != made.config_hash]
         if made.config_hash and behind and not told:
             late = [pod for pod in pods if pod.name in behind]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from malote_operator.dns.model import Answer, Observation, Outcome
-from malote_operator.kube.kinds import PLAN, TENANT, Kind
+from malote_operator.kube.kinds import PLAN, STATEFUL_SET, TENANT, Kind
 from malote_operator.policy.model import PodObservation, RelayObservation
 from malote_operator.reconcile.assembly import Operator, assemble
 from malote_operator.reconcile.checks import Checks
@@ -202,3 +202,31 @@ async def test_a_relay_that_could_not_read_a_password_is_looked_at_until_it_has(
     operator.context.now = lambda: dt.datetime.now(dt.UTC) + dt.timedelta(minutes=1)
     wait = await visit(key)
     assert (wait is not None and wait <= 30.0) is bool(error)
+
+
+async def test_a_tenant_made_again_keeps_nothing_of_the_relay_that_is_being_deleted() -> None:
+    first = await visited(Settings())
+    earlier = first.objects["StatefulSet", "acme-relay"]
+    earlier["metadata"]["ownerReferences"][0]["uid"] = "earlier"
+    earlier["metadata"]["namespace"] = RELAYS
+    earlier["spec"]["volumeClaimTemplates"][0]["metadata"]["ownerReferences"][0]["uid"] = "earlier"
+    # The watch has not told yet that garbage collection has removed it.
+    server = Server()
+    operator = started(Settings(), server, {})
+    operator.context.cache.update(STATEFUL_SET, earlier)
+    await operator.engine._reconcilers[TENANT.name](Key(TENANT.name, "", "acme"))
+    (claim,) = server.objects["StatefulSet", "acme-relay"]["spec"]["volumeClaimTemplates"]
+    (owner,) = claim["metadata"]["ownerReferences"]
+    assert owner["uid"] == "u", "a spool that belongs to a Tenant which is gone is deleted"
+
+
+async def test_a_tenant_made_again_needs_its_approval_for_a_relay() -> None:
+    server = Server()
+    operator = started(Settings(), server, {})
+    earlier = {"name": "acme-relay", "namespace": RELAYS, "uid": "s", "resourceVersion": "2"}
+    earlier |= {"labels": {"malote.dev/tenant": "acme"}, "ownerReferences": [{"uid": "earlier"}]}
+    operator.context.cache.update(STATEFUL_SET, {"metadata": earlier, "spec": {}})
+    unapproved = {"metadata": {"name": "acme", "uid": "u", "resourceVersion": "3"}, "spec": SPEC | {"approval": {}}}
+    operator.context.cache.update(TENANT, unapproved)
+    await operator.engine._reconcilers[TENANT.name](Key(TENANT.name, "", "acme"))
+    assert ("StatefulSet", "acme-relay") not in server.objects
