@@ -223,7 +223,7 @@ async def test_a_tenant_made_again_keeps_nothing_of_the_relay_that_is_being_dele
 async def test_a_tenant_made_again_needs_its_approval_for_a_relay() -> None:
     server = Server()
     operator = started(Settings(), server, {})
-    earlier = {"name": "acme-relay", "namespace": RELAYS, "uid": "s", "resourceVersion": "2"}
+    earlier: dict[str, Any] = {"name": "acme-relay", "namespace": RELAYS, "uid": "s", "resourceVersion": "2"}
     earlier |= {"labels": {"malote.dev/tenant": "acme"}, "ownerReferences": [{"uid": "earlier"}]}
     operator.context.cache.update(STATEFUL_SET, {"metadata": earlier, "spec": {}})
     unapproved = {"metadata": {"name": "acme", "uid": "u", "resourceVersion": "3"}, "spec": SPEC | {"approval": {}}}
