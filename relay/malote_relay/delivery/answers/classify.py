@@ -8,14 +8,14 @@ missing DMARC).
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from malote_relay.delivery.answers.rules import load, reduced
-from malote_relay.delivery.reply import About, Answer, Failure, Reply
+from malote_relay.delivery.reply import About, Answer, Failure, Reply, parse
 
 RULES: Final = load(Path(__file__).with_name("replies.toml"))
 
@@ -31,7 +31,7 @@ _TOO_MANY: Final = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Verdict:
     """What an answer that is no acceptance means."""
 
@@ -44,7 +44,8 @@ def classify(answer: Answer, host: str = "") -> Verdict:
     if isinstance(answer, Failure):
         if answer.bounce_class:
             return Verdict(answer.permanent, answer.bounce_class)
-        reply = Reply(int(answer.words[:3]), (answer.words[4:],), About.MESSAGE)
+        # Ours say at what the remote said it: "(mx.example, EHLO)" is no word about an EHLO name.
+        reply = dataclasses.replace(parse(answer.said or answer.words), about=About.MESSAGE)
         return Verdict(answer.permanent, _bounce_class(reply, host))
     if too_many_recipients(answer):
         return Verdict(False, "rate-limit")

@@ -95,6 +95,15 @@ def test_a_failure_of_ours_says_its_own_class_or_is_read_like_a_reply() -> None:
     assert classify(greeting) == Verdict(True, "reputation")
 
 
+def test_what_the_relay_says_of_where_it_was_refused_is_no_word_of_the_remotes() -> None:
+    said = "554 5.7.1 Your address is listed"
+    greeting, hello = (
+        Failure(f"{said} (mx.shop.example[192.0.2.1], {stage})", "", said=said) for stage in ("greeting", "EHLO")
+    )
+    assert classify(hello) == classify(greeting)
+    assert classify(hello).bounce_class == "policy"
+
+
 def test_the_host_decides_where_providers_say_the_same_for_different_reasons() -> None:
     words = "550 Mailbox unavailable or access denied"
     assert classify(parse(words)).bounce_class == "bad-mailbox"
