@@ -1,4 +1,7 @@
-"""What a relay sees to now and then: what is old is dropped, and a clock that was moved keeps no mail waiting."""
+"""What a relay sees to now and then.
+
+What is old is dropped, room that is no longer used given back, and a clock that was moved keeps no mail waiting.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ _log = structlog.get_logger("malote.relay")
 
 
 class Housekeeping:
-    """Drops what is old once an hour, and looks at the clock once a minute. `config` gives the one in force."""
+    """Drops what is old once an hour, and looks at room and clock once a minute. `config` gives the one in force."""
 
     def __init__(
         self,
@@ -59,6 +62,7 @@ class Housekeeping:
                     await self._suppressions.forget()
                 except StoreError:
                     _log.exception("what is old could not be dropped")
+            await self._make_room()
             turn += 1
             await asyncio.sleep(_HOUSEKEEPING_SECONDS)
             if step := self._steps.step():
@@ -70,6 +74,15 @@ class Housekeeping:
                     except StoreError:
                         _log.exception("what was deferred waits for the clock")
                 self._scheduler.clock_changed()
+
+    async def _make_room(self) -> None:
+        try:
+            given = await self._store.make_room(self._config().limits.min_free_bytes)
+        except (OSError, StoreError):
+            _log.exception("what the database no longer uses could not be given back")
+            return
+        if given:
+            _log.info("little room: what the database no longer uses was given back", octets=given)
 
     async def respread(self, plan: Respread | None) -> None:
         """Give held mail its new times, if there are any. Raises StoreError."""

@@ -317,6 +317,13 @@ class Store(Protocol):
         """Drop events and hours older than `before`; returns how many rows."""
         ...
 
+    async def make_room(self, floor: int) -> int:
+        """Give back to the file system what the database no longer uses, if there is little room; how many octets.
+
+        Little is less than a tenth of it, or than twice the `floor` (octets) below which no mail is taken.
+        """
+        ...
+
 
 class Tables(Protocol):
     """The database of a store, for parts of the relay that keep tables of their own in it."""

@@ -21,6 +21,9 @@ from malote_relay.store.model import StoreError
 RECIPIENT_BITS: Final = 16
 MAX_RECIPIENTS: Final = 1 << RECIPIENT_BITS
 
+PAGE: Final = 8192
+"""Octets of a page: a message of ordinary size in few of them."""
+
 EIGHT_BIT: Final = 1
 SMTPUTF8: Final = 2
 SENDER_UNKNOWN: Final = 4
@@ -170,7 +173,8 @@ def connect(path: Path, *, read_only: bool = False, journal: str = "WAL") -> sql
         if read_only:
             connection.execute("PRAGMA query_only = ON")
             return connection
-        connection.execute("PRAGMA page_size = 8192")  # a message of ordinary size in few pages; new files only
+        connection.execute(f"PRAGMA page_size = {PAGE}")  # new files only
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # free pages can be given back; new files only
         connection.execute(f"PRAGMA journal_mode = {journal}")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA secure_delete = FAST")

@@ -46,6 +46,7 @@ SMALL_CONTENT: Final = 256 * 1024
 """Up to so many bytes content goes into the database; larger content comes as a file in `incoming`."""
 
 _PRUNE_ROWS: Final = 5000
+_GIVE_BACK_PAGES: Final = 500
 _CACHED_BYTES: Final = 8 * 1024 * 1024
 _LOCK_SECONDS: Final = 10.0
 _FILE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,100}")
@@ -175,6 +176,19 @@ class SqliteStore:
             total += rows
         return total
 
+    async def make_room(self, floor: int) -> int:
+        """Give back what the database no longer uses, if there is little room, in transactions as short."""
+        given = 0
+        while self._little_room(floor):
+            if not (pages := await self._submit(Alone(_give_back, checkpoint=True))):
+                break
+            given += pages * schema.PAGE
+        return given
+
+    def _little_room(self, floor: int) -> bool:
+        disk = os.statvfs(self._layout.directory)
+        return disk.f_bavail * disk.f_frsize < max(2 * floor, disk.f_blocks * disk.f_frsize // 10)
+
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` in a transaction of its own; see `model.Tables`."""
         answer: T = await self._submit(Alone(work))
@@ -249,6 +263,9 @@ class SqliteStore:
         return await asyncio.get_running_loop().run_in_executor(
             self._reader, partial(query, self._reading, *arguments)
         )
+
+
+_give_back: Final = partial(transactions.give_back, pages=_GIVE_BACK_PAGES)
 
 
 def _name_of(error: OSError | sqlite3.Error) -> str:

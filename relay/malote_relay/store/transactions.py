@@ -286,6 +286,22 @@ def prune(connection: sqlite3.Connection, before: float, limit: int) -> int:
     return events + hours
 
 
+def give_back(connection: sqlite3.Connection, pages: int) -> int:
+    """Cut at most so many unused pages off the database's file (at the next checkpoint); how many.
+
+    None of a file that an older release has made.
+    """
+
+    def size() -> int:
+        (count,) = connection.execute("PRAGMA page_count").fetchone()
+        return int(count)
+
+    before = size()
+    for _ in range(pages):  # a call with a greater number would do one page, too: nobody asks it for the next
+        connection.execute("PRAGMA incremental_vacuum(1)")
+    return before - size()
+
+
 def due(
     connection: sqlite3.Connection, now: float, limit: int, excluding: Iterable[int], domains: Iterable[str]
 ) -> list[Queued]:

@@ -71,6 +71,8 @@ class Alone:
 
     work: Respread | ClockBack | Callable[[sqlite3.Connection], Any]
     """The last: anything that changes nothing of what waits; its answer is the operation's."""
+    checkpoint: bool = False
+    """Whether the log goes into the database afterwards: only then its file becomes shorter."""
 
 
 Operation = Keep | Record | Alone
@@ -271,6 +273,8 @@ class Writer:
             tally.held = {hour: n for hour, n in tally.held.items() if hour <= work.current} | held
         elif isinstance(work, ClockBack):
             tally.held = {hour: n for hour, n in tally.held.items() if hour > work.current}
+        if operation.checkpoint:
+            _quietly(lambda: connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall())
         return changed
 
     def _roll_back(self) -> None:

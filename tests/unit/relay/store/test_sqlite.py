@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tests.unit.relay.store.contract import (
@@ -368,6 +369,30 @@ async def test_a_long_queue_is_cheap_to_ask(tmp_path: Path) -> None:
     assert addresses(fast) == ["fast@x.example"]
     assert (state.ready, state.held) == (100_001, 100_000)
     assert elapsed < 0.5
+
+
+async def test_what_the_database_no_longer_uses_is_given_back_where_there_is_little_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a queue that once filled the disk would leave no room for mail, though it is long delivered."""
+    disk = SimpleNamespace(f_bavail=1000, f_blocks=2000, f_frsize=1 << 20)
+    monkeypatch.setattr(os, "statvfs", lambda path: disk)
+    store = SqliteStore(tmp_path)
+    await store.open()
+    file = tmp_path / "relay.db"
+    try:
+        queued = [(await store.accept(message([f"{n}@x.example"], content=BODY * 4000)))[0] for n in range(100)]
+        await store.record([delivered(one) for one in queued[:99]])
+        full = file.stat().st_size
+        assert await store.make_room(10 << 20) == 0, "there is room: what is free is for new mail"
+        assert file.stat().st_size == full
+        disk.f_bavail = 19
+        assert await store.make_room(10 << 20) > 0
+        assert file.stat().st_size < full / 4
+        assert await store.content(queued[99].message_id) == BODY * 4000
+        assert await store.make_room(10 << 20) == 0
+    finally:
+        await store.close()
 
 
 _WITH_A_LONG_QUEUE = """
