@@ -29,6 +29,8 @@ from .memory import Kept, Memories
 
 log = structlog.get_logger(__name__)
 
+COPIES_AT_ONCE = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Handed:
@@ -72,7 +74,14 @@ class Credentials:
             else:
                 done.add(place)
 
-        await asyncio.gather(*(one(place, copy) for place, copy in wanted.items()))
+        # A few at a time: a tenant with many namespaces and accounts must not keep the requests of others waiting.
+        # Each to its end, failed or not: what went on behind a failure would still write when another replica leads.
+        places, failures = list(wanted), list[BaseException | None]()
+        for start in range(0, len(places), COPIES_AT_ONCE):
+            some = (one(place, wanted[place]) for place in places[start : start + COPIES_AT_ONCE])
+            failures += await asyncio.gather(*some, return_exceptions=True)
+        if (failure := next((one for one in failures if one is not None), None)) is not None:
+            raise failure
         problems += await self._withdraw(tenant, kept, set(kept.made.credentials) - set(wanted))
         return Handed(frozenset(done), frozenset(absent), tuple(problems))
 
