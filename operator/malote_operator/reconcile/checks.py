@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from typing import Protocol
 
 import structlog
@@ -76,6 +76,11 @@ class Checks:
         self._seen.pop(uid, None)
         if (task := self._running.pop(uid, None)) is not None:
             task.cancel()
+
+    def keep(self, uids: Container[str]) -> None:
+        """Forget whatever has another uid."""
+        for uid in [uid for uid in (*self._seen, *self._running) if uid not in uids]:
+            self.forget(uid)
 
     async def stop(self) -> None:
         """End what is going on (leadership was lost, or the process ends)."""

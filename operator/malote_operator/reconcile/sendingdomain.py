@@ -76,7 +76,7 @@ class SendingDomains:
             return await self._decide(domain, (Problem("NameConflict", str(conflict)),))
 
     async def sweep(self) -> None:
-        """Release claims whose SendingDomain is gone (it went while nobody watched)."""
+        """Release claims whose SendingDomain is gone (it went while nobody watched); forget what was seen of any."""
         cache = self._context.cache
         present = {domain.metadata.uid for domain in cache.domains.values()} | cache.unreadable_uids()
         for claim in list(self._context.cache.claims.values()):
@@ -84,6 +84,7 @@ class SendingDomains:
                 await self._release(claim)
         for uid in set(self._told) - present:
             del self._told[uid]
+        self._context.checks.keep(present | {tenant.metadata.uid for tenant in cache.tenants.values()})
 
     async def _settle(self, domain: SendingDomain) -> DomainDecision:
         """Decide, do what the decision wants, decide again, until there is nothing left to do."""
@@ -116,7 +117,10 @@ class SendingDomains:
                 made = await context.api.create(DOMAIN_CLAIM, claims.domain_claim(tenant, domain))
             except AlreadyExists:
                 # Another tenant was quicker, or the watch lags behind: what is there decides.
-                made = await context.api.get(DOMAIN_CLAIM, domain.spec.domain)
+                found = await context.api.find(DOMAIN_CLAIM, domain.spec.domain)
+                if found is None:
+                    return True  # its holder has let it go meanwhile
+                made = found
             else:
                 log.info("claimed a domain", domain=domain.spec.domain, tenant=tenant.metadata.name)
             self._wake_others(domain, context.cache.update(DOMAIN_CLAIM, made))

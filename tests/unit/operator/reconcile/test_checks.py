@@ -72,3 +72,22 @@ async def test_slow_servers_do_not_take_more_than_the_slots_and_stopping_ends_al
     await checks.stop()
     assert not any(checks.running(str(number)) for number in range(5))
     assert not ended.is_set(), "who is stopped wakes nobody"
+
+
+async def test_what_was_seen_of_what_is_gone_is_not_kept() -> None:
+    dns = Dns()
+    checks = Checks(dns.observe)
+    for uid in ("stays", "seen", "asked"):
+        if uid == "asked":
+            dns.go.clear()
+        else:
+            dns.go.set()
+        ended = asyncio.Event()
+        checks.start(uid, "a.example", "m1", ended.set)
+        if uid != "asked":
+            await ended.wait()
+    checks.keep({"stays"})
+    assert checks.observation("stays", "m1") is not None
+    assert checks.observation("seen", "m1") is None
+    assert not checks.running("asked")
+    await checks.stop()

@@ -1,0 +1,117 @@
+"""SendingDomains between others who want the same domain, and what is left of one that is gone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from tests.unit.operator.policy import worlds
+
+from malote_operator.api.tenant import Tenant
+from malote_operator.kube.errors import AlreadyExists
+from malote_operator.kube.kinds import DOMAIN_CLAIM, PLAN, SENDING_DOMAIN, TENANT, Kind
+from malote_operator.policy.model import DkimPublicKey
+from malote_operator.reconcile.assembly import assemble
+from malote_operator.reconcile.context import Context
+from malote_operator.reconcile.memory import Kept
+from malote_operator.reconcile.queue import Key
+from malote_operator.reconcile.sendingdomain import SendingDomains
+from malote_operator.settings import Settings
+
+KEY = Key(SENDING_DOMAIN.name, "acme", "acme-example")
+
+
+class Server:
+    """Takes every status. The first claims, `taken` in number, are another's, who lets go before they are read."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self.version = 10
+        self.claims: list[str] = []
+        self.statuses: list[dict[str, Any]] = []
+
+    async def create(self, kind: Kind, body: dict[str, Any]) -> dict[str, Any]:
+        if kind is DOMAIN_CLAIM and self.taken:
+            self.taken -= 1
+            raise AlreadyExists("it exists", status=409)
+        if kind is DOMAIN_CLAIM:
+            self.claims.append(body["spec"]["uid"])
+        return body
+
+    async def find(self, kind: Kind, name: str, namespace: str = "") -> None:
+        return None
+
+    async def apply(self, kind: Kind, body: dict[str, Any], *, subresource: str = "") -> dict[str, Any]:
+        self.version += 1
+        self.statuses.append(body["status"])
+        metadata = raw(worlds.domain())["metadata"] | {"resourceVersion": str(self.version)}
+        return raw(worlds.domain()) | {"metadata": metadata, "status": body["status"]}
+
+
+class Keys:
+    """Every domain has the same key."""
+
+    async def of(self, *_: object) -> tuple[DkimPublicKey, ...]:
+        return (worlds.KEY,)
+
+
+class Memories:
+    """Nothing is remembered of the tenant at first."""
+
+    def __init__(self) -> None:
+        self.kept = Kept()
+
+    async def get(self, tenant: Tenant) -> Kept:
+        return self.kept
+
+    async def change(self, tenant: Tenant, change: Any) -> Kept:
+        self.kept = change(self.kept)
+        return self.kept
+
+
+def raw(resource: Any) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.to_builtins(resource)
+    return found
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+@pytest.fixture
+async def context(server: Server) -> Context:
+    made = assemble(Settings(), server, None, identity="me", operator_namespace="malote")  # type: ignore[arg-type]
+    context = made.context
+    context.leading = True
+    context.now = lambda: worlds.NOW
+    for kind, resource in ((PLAN, worlds.plan()), (TENANT, worlds.tenant()), (SENDING_DOMAIN, worlds.domain())):
+        context.cache.update(kind, raw(resource))
+    context.checks._seen["uid-1"] = (worlds.KEY.selector, worlds.seen())
+    return context
+
+
+@pytest.fixture
+def domains(context: Context) -> SendingDomains:
+    return SendingDomains(context, Keys(), Memories())  # type: ignore[arg-type]  # only what is used
+
+
+async def test_a_claim_that_its_holder_lets_go_meanwhile_is_made(server: Server, domains: SendingDomains) -> None:
+    server.taken = 1
+    await domains.reconcile(KEY)
+    assert server.claims == ["uid-1"]
+    assert "RelayNamespaceMissing" not in {one["reason"] for one in server.statuses[-1]["conditions"]}
+
+
+async def test_what_was_seen_of_a_domain_goes_with_it_at_the_next_sweep(
+    context: Context, domains: SendingDomains
+) -> None:
+    tenant = context.cache.tenants["acme"].metadata.uid
+    context.checks._seen[tenant] = (worlds.KEY.selector, worlds.seen())
+    await domains.sweep()
+    assert context.checks.observation("uid-1", worlds.KEY.selector) is not None
+    context.cache.remove((SENDING_DOMAIN.name, "acme", "acme-example"))
+    await domains.sweep()
+    assert context.checks.observation("uid-1", worlds.KEY.selector) is None
+    assert context.checks.observation(tenant, worlds.KEY.selector) is not None, "of its relay's EHLO name"
