@@ -140,6 +140,14 @@ class Cache:
             ranking = self._rankings[name] = rank(tenant, self.domains_of(name))
         return ranking
 
+    def in_the_dark(self, tenant: str) -> bool:
+        """Whether the tenant or its plan is there, but nothing of it was ever understood by this process."""
+        known = self.tenants.get(tenant)
+        if known is None:
+            return Key(TENANT.name, "", tenant) in self.unreadable
+        plan = known.spec.plan_ref.name
+        return plan not in self.plans and Key(PLAN.name, "", plan) in self.unreadable
+
     def present_domain_uids(self, tenant: str) -> frozenset[str]:
         """Those of SendingDomains whose keys and claims must be kept: readable ones of the tenant that stay, and
         every unreadable one (nobody knows whose it is)."""
@@ -197,7 +205,7 @@ class Cache:
         if kind.name not in _SORTS:
             return self._child(kind, name, obj, version)
         try:
-            resource = msgspec.convert(obj, _SORTS[kind.name])
+            resource = _understood(kind, obj)
         except msgspec.ValidationError as error:
             return self._not_understood(Key(*name), obj, str(error))
         self.unreadable.pop(Key(*name), None)
@@ -376,6 +384,19 @@ class Cache:
             changed = changed or self.sets.get(child.tenant) != relays
             self.sets[child.tenant] = relays
         return [_tenant_key(child.tenant)] if changed and child.tenant else []
+
+
+def _understood(kind: Kind, obj: Object) -> _Resource:
+    """The object as its struct. Raises msgspec.ValidationError, but not for its status.
+
+    A later version of the operator, from which this one was gone back to, may have written that: it can be rebuilt.
+    """
+    try:
+        return msgspec.convert(obj, _SORTS[kind.name])
+    except msgspec.ValidationError:
+        if "status" not in obj:
+            raise
+        return msgspec.convert({**obj, "status": {}}, _SORTS[kind.name])
 
 
 def relay_pod(obj: Object) -> RelayPod:

@@ -51,6 +51,8 @@ class SendingDomains:
             await self._release_claims(key)
         if domain is None:
             return None
+        if domain.metadata.deletion_timestamp is None and context.cache.in_the_dark(domain.spec.tenant_ref.name):
+            return PROBLEM_PAUSE  # nobody knows what its tenant may do: all stays as it is, its claim above all
         # One that is being deleted may stay for long (a finalizer): its status says that nothing is sent from it.
         problems: tuple[Problem, ...] = ()
         try:

@@ -111,6 +111,10 @@ class Tenants:
         if tenant is None or tenant.metadata.deletion_timestamp is not None:
             return None
         self._uids[key.name] = tenant.metadata.uid
+        if context.cache.in_the_dark(key.name) and tenant.spec.suspend is None:
+            # Its plan says why. Taken for a plan that is not there, all its tenants' relays would be closed.
+            log.warning("the plan cannot be understood: the relay goes on as it is", tenant=key.name)
+            return PROBLEM_PAUSE
         world = await self._see(tenant)
         decision = policy.decide(tenant, world, context.settings, context.now())
         made = Made()

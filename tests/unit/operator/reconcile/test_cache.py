@@ -205,6 +205,32 @@ def test_an_object_of_an_unknown_shape_is_told_apart_and_what_it_said_before_sta
     assert cache.plans["p"].spec.messages_per_hour == 12
 
 
+def test_a_status_that_a_later_operator_wrote_does_not_hide_what_is_wanted(cache: Cache) -> None:
+    cache.update(TENANT, tenant(9, plan="other", egress={"heloName": "a.example", "records": [{"purpose": "Later"}]}))
+    assert cache.tenants["acme"].spec.plan_ref.name == "other"
+    assert cache.unreadable == {}
+    hopeless = tenant(10, egress={"heloName": 1})
+    hopeless["spec"]["cancelAfter"] = "0000-01-01"
+    cache.update(TENANT, hopeless)
+    assert "cancelAfter" in cache.unreadable[Key("Tenant", "", "acme")].why
+
+
+def test_what_was_never_understood_leaves_its_tenants_in_the_dark(cache: Cache) -> None:
+    assert not cache.in_the_dark("acme")
+    assert not cache.in_the_dark("nobody")
+    bad = obj("Plan", "p", 9, spec={"messagesPerHour": "many"})
+    cache.update(PLAN, bad)
+    assert not cache.in_the_dark("acme"), "what it said before stays in force"
+    fresh = Cache()
+    fresh.update(PLAN, bad)
+    fresh.update(TENANT, tenant(2))
+    assert fresh.in_the_dark("acme")
+    fresh.update(TENANT, obj("Tenant", "odd", 3, spec={"planRef": 1}))
+    assert fresh.in_the_dark("odd")
+    fresh.remove(("Plan", "", "p"))
+    assert not fresh.in_the_dark("acme"), "a plan that is not there is no riddle"
+
+
 def test_what_belongs_to_a_domain_of_an_unknown_shape_is_kept(cache: Cache) -> None:
     cache.update(SENDING_DOMAIN, obj("SendingDomain", "odd", 9, "n", spec={"tenantRef": 1}))
     assert cache.present_domain_uids("acme") == {"d-uid", "odd-uid"}

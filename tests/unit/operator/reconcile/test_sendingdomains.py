@@ -39,6 +39,9 @@ class Server:
             self.claims.append(body["spec"]["uid"])
         return body
 
+    async def delete(self, kind: Kind, name: str, namespace: str = "", *, uid: str = "") -> bool:
+        return True
+
     async def find(self, kind: Kind, name: str, namespace: str = "") -> None:
         return None
 
@@ -115,3 +118,17 @@ async def test_what_was_seen_of_a_domain_goes_with_it_at_the_next_sweep(
     await domains.sweep()
     assert context.checks.observation("uid-1", worlds.KEY.selector) is None
     assert context.checks.observation(tenant, worlds.KEY.selector) is not None, "of its relay's EHLO name"
+
+
+@pytest.mark.parametrize("riddle", [PLAN, TENANT])
+async def test_a_tenant_that_is_not_understood_after_a_restart_costs_no_domain_its_claim(
+    server: Server, context: Context, riddle: Kind
+) -> None:
+    whole = raw(worlds.plan() if riddle is PLAN else worlds.tenant())
+    context.cache.remove((riddle.name, "", whole["metadata"]["name"]))
+    context.cache.update(riddle, whole | {"spec": {"messagesPerHour": "many", "planRef": 1}})
+    context.cache.update(DOMAIN_CLAIM, raw(worlds.claim()))
+    wait = await SendingDomains(context, Keys(), Memories()).reconcile(KEY)  # type: ignore[arg-type]
+    assert wait is not None
+    assert "acme.example" in context.cache.claims
+    assert server.statuses == []

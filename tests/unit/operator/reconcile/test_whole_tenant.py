@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from malote_operator.dns.model import Answer, Observation, Outcome
 from malote_operator.kube.kinds import PLAN, STATEFUL_SET, TENANT, Kind
@@ -19,7 +20,7 @@ from malote_operator.reconcile.queue import Key
 from malote_operator.reconcile.relaypods import RelayPods
 from malote_operator.settings import Bounces, Relay, Settings
 from malote_relay import reload
-from malote_relay.config import SmartHost, decode
+from malote_relay.config import SmartHost, Submission, decode, encode
 
 RELAYS = "malote-relays"
 SPEC = {
@@ -230,3 +231,23 @@ async def test_a_tenant_made_again_needs_its_approval_for_a_relay() -> None:
     operator.context.cache.update(TENANT, unapproved)
     await operator.engine._reconcilers[TENANT.name](Key(TENANT.name, "", "acme"))
     assert ("StatefulSet", "acme-relay") not in server.objects
+
+
+@pytest.mark.parametrize(("suspend", "is_open"), [({}, True), ({"suspend": {"reason": "Abuse"}}, False)])
+async def test_a_plan_that_is_not_understood_after_a_restart_closes_no_relay_and_keeps_no_suspension_away(
+    suspend: dict[str, Any], is_open: bool
+) -> None:
+    server = await visited(Settings())
+    running = decode(server.data("acme-relay")["relay.json"])
+    running = replace(running, submission=Submission(open=True))
+    server.objects["Secret", "acme-relay"]["data"]["relay.json"] = base64.b64encode(encode(running)).decode()
+    operator = started(Settings(), server, {})
+    cache = operator.context.cache
+    cache.update(STATEFUL_SET, server.objects["StatefulSet", "acme-relay"])
+    cache.remove(("Plan", "", "p"))
+    metadata = {"name": "p", "uid": "u", "resourceVersion": "2"}
+    cache.update(PLAN, {"metadata": metadata, "spec": {"messagesPerHour": "many"}})
+    cache.update(TENANT, {"metadata": metadata | {"name": "acme"}, "spec": SPEC | suspend})
+    await operator.engine._reconcilers[TENANT.name](Key(TENANT.name, "", "acme"))
+    config = decode(server.data("acme-relay")["relay.json"])
+    assert (config.submission.open, config.delivery.frozen) == (is_open, not is_open)
