@@ -147,6 +147,11 @@ class PodObservation:
     config_error: str = ""
     paused: Mapping[str, AccountPaused] = field(default_factory=dict)
 
+    @property
+    def answers(self) -> bool:
+        """Whether the operator was told anything by it."""
+        return bool(self.config_hash or self.config_error)
+
 
 @dataclass(frozen=True, slots=True)
 class RelayObservation:

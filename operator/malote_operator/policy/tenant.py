@@ -17,7 +17,7 @@ from malote_operator.api.tenant import AccountStatus, Endpoint, SuspendReason, T
 from malote_operator.settings import Settings
 
 from . import accounts, egress
-from .conditions import merge, no, yes
+from .conditions import merge, no, unknown, yes
 from .model import Decided, DomainDecision, PodObservation, Problem, TenantDecision, TenantWorld
 
 RELOAD_GRACE = dt.timedelta(seconds=10)
@@ -207,20 +207,23 @@ def _relay_available(world: TenantWorld, wanted: bool, approved: Decided, starti
 def _submission_open(closed: _Closed | None, world: TenantWorld, starting: str, now: dt.datetime) -> Decided:
     """What the relay does, which is not always what it should do already."""
     pods = [pod for pod in world.relay.pods if pod.ready]
+    silent = next((f"{pod.name} does not answer the operator at port 9090" for pod in pods if not pod.answers), "")
     if closed is not None:
         if any(pod.submission_open for pod in pods):
             errors = [f": it says of its configuration: {pod.config_error}" for pod in pods if pod.config_error]
             message = f"the relay has not closed submission yet{''.join(errors[:1])} ({closed.message})"
             return yes("SubmissionOpen", "Closing", message)
+        if silent:
+            message = f"{silent}, so that nobody knows whether it still takes mail ({closed.message})"
+            return unknown("SubmissionOpen", "RelayUnavailable", message)
         return no("SubmissionOpen", closed.reason, closed.message)
     if not pods:
         return no("SubmissionOpen", "RelayUnavailable", starting)
     failing = next((pod for pod in pods if pod.config_error), None)
     if failing is not None:
         return no("SubmissionOpen", "ConfigError", f"{failing.name}: {failing.config_error}")
-    silent = next((pod for pod in pods if not pod.config_hash), None)
-    if silent is not None:
-        why = f"{silent.name} does not answer the operator at port 9090, so that nobody knows what it has loaded"
+    if silent:
+        why = f"{silent}, so that nobody knows what it has loaded"
         return no("SubmissionOpen", "RelayUnavailable", f"{why}; should that last: does a NetworkPolicy forbid it?")
     accepting = all(pod.submission_open for pod in pods)
     if not accepting or not (_loaded(world) or _reloading(world, now)):

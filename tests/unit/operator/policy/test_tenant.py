@@ -175,6 +175,15 @@ def test_submission_counts_as_open_for_as_long_as_a_pod_accepts_although_it_shou
     assert table(decide(gone, suspend={"reason": "Abuse"}).conditions)["SubmissionOpen"] == "False/Suspended"
 
 
+def test_a_relay_that_does_not_answer_is_not_said_to_be_closed() -> None:
+    silent = replace(IN_ORDER, relay=relay(replace(pod(is_open=False), config_hash="")))
+    decision = decide(silent, suspend={"reason": "Abuse"})
+    decided = condition(decision.conditions, "SubmissionOpen")
+    assert (decided.status.value, decided.reason) == ("Unknown", "RelayUnavailable")
+    assert "nobody knows whether it still takes mail" in decided.message
+    assert table(decision.conditions)["Ready"] == "False/Suspended"
+
+
 def test_a_relay_that_does_not_close_because_it_refuses_its_configuration_says_so() -> None:
     stuck = replace(IN_ORDER, relay=relay(pod(error="relay.json: no such mode")))
     conditions = decide(stuck, suspend={"reason": "Abuse"}).conditions
