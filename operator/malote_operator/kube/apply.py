@@ -128,6 +128,14 @@ class Applier:
     async def _put_right(self, live: Object | None, wanted: Object, want: bytes) -> Object:
         kind = kind_of(wanted)
         body = wanted
+        metadata = live["metadata"] if live is not None else {}
+        away = (
+            metadata.get("namespace") != self._home
+        )  # at home nobody else writes, and what is there is the only one
+        if live is not None and away and live.get("immutable") and not wanted.get("immutable"):
+            # Somebody has made it so: only another object can be right again.
+            await self._api.delete(kind, metadata["name"], metadata.get("namespace", ""), uid=metadata["uid"])
+            live = None
         if live is not None:
             if surplus := exact.excess(live, wanted):
                 await self._api.replace(kind, exact.without(live, surplus))

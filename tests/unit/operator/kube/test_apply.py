@@ -173,3 +173,24 @@ async def test_an_object_that_changes_while_it_is_written_is_looked_at_again_but
     server.conflicts = 3
     with pytest.raises(Conflict):
         await one.ensure(wanted(type="NodePort"), OWNER)
+
+
+@pytest.mark.parametrize(
+    ("home", "asked"), [("elsewhere", ["get", "delete", "apply"]), ("relays", ["get", "replace"])]
+)
+async def test_what_somebody_made_immutable_is_made_anew_but_not_what_nothing_else_holds(
+    home: str, asked: list[str]
+) -> None:
+    server = Server()
+    one = Applier(server, Watched(server), home=home)  # type: ignore[arg-type]  # only the methods that are used
+    await one.ensure(wanted(), OWNER)
+    assert server.present is not None
+    server.present["immutable"] = True
+    theirs = {"manager": "kubectl", "operation": "Update", "fieldsV1": {"f:immutable": {}}}
+    server.present["metadata"]["managedFields"].append(theirs)
+    server.asked.clear()
+    await one.ensure(wanted(type="LoadBalancer"), OWNER)
+    assert server.asked[: len(asked)] == asked
+    if home == "elsewhere":
+        assert server.present["spec"]["type"] == "LoadBalancer"
+        assert "immutable" not in server.present
