@@ -27,6 +27,7 @@ FIELD_MANAGER = "malote-operator"
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
 _JSON = "application/json"
+_NOT_IN_SCHEMA = "failed to create typed patch object"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +178,8 @@ def _refusal(method: str, path: str, status: int, text: bytes, retry_after: str)
         return NotFound(words, status=status, reason="NamespaceTerminating")
     if status == 403:
         return Forbidden(words, status=status, reason=reason)
-    if status in {400, 415, 422}:
+    # The server's own error, to a server-side apply of fields that its CustomResourceDefinition does not have.
+    if status in {400, 415, 422} or (status == 500 and _NOT_IN_SCHEMA in message):
         return Invalid(words, status=status, reason=reason)
     if status in {401, 408, 429} or status >= 500:
         wait = float(retry_after) if retry_after.isdigit() else 0.0

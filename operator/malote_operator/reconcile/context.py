@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import msgspec
 import structlog
 
+from malote_operator import metrics
 from malote_operator.api import API_VERSION
 from malote_operator.api.meta import Condition, ConditionStatus, Metadata
 from malote_operator.kube.apply import Applier
@@ -63,7 +64,11 @@ class Context:
 async def write_status(
     context: Context, kind: Kind, metadata: Metadata, before: msgspec.Struct, after: msgspec.Struct
 ) -> bool:
-    """Write a status by server-side apply if it differs from `before`; whether it was written."""
+    """Write a status by server-side apply if it differs from `before`; whether it was written.
+
+    One that the API server refuses (its CustomResourceDefinitions are older than the operator) keeps nothing else
+    from being done: domains are looked up and relays are told what to do all the same.
+    """
     if before == after:
         return False
     body: Object = {
@@ -80,6 +85,11 @@ async def write_status(
         result = await context.api.apply(kind, body, subresource="status")
     except NotFound:
         return False  # the object went meanwhile
+    except Invalid as refusal:
+        metrics.RECONCILE_ERRORS.labels(kind.name).inc()
+        name = f"{metadata.namespace}/{metadata.name}".removeprefix("/")
+        log.error("a status was refused; is the CRD of another version?", name=name, error=str(refusal))
+        return False
     context.wake(wake for wake in context.cache.update(kind, result) if wake.key != _key(kind, metadata))
     return True
 

@@ -205,6 +205,7 @@ async def test_a_delete_names_the_object_it_means(server: Server, api: Api) -> N
         (422, "Invalid", "spec.x: Required", Invalid),
         (429, "TooManyRequests", "slow down", Transient),
         (500, "InternalError", "etcd", Transient),
+        (500, "", "failed to create typed patch object (/x): .status.y: field not declared in schema", Invalid),
         (503, "", "", Transient),
         (405, "", "method", ApiError),
     ],

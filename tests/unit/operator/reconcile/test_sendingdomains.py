@@ -9,7 +9,7 @@ import pytest
 from tests.unit.operator.policy import worlds
 
 from malote_operator.api.tenant import Tenant
-from malote_operator.kube.errors import AlreadyExists
+from malote_operator.kube.errors import AlreadyExists, Invalid
 from malote_operator.kube.kinds import DOMAIN_CLAIM, PLAN, SENDING_DOMAIN, TENANT, Kind
 from malote_operator.policy.model import DkimPublicKey
 from malote_operator.reconcile.assembly import assemble
@@ -23,10 +23,14 @@ KEY = Key(SENDING_DOMAIN.name, "acme", "acme-example")
 
 
 class Server:
-    """Takes every status. The first claims, `taken` in number, are another's, who lets go before they are read."""
+    """Takes every status. The first claims, `taken` in number, are another's, who lets go before they are read.
+
+    While it is `old`, it takes no status.
+    """
 
     def __init__(self) -> None:
         self.taken = 0
+        self.old = False
         self.version = 10
         self.claims: list[str] = []
         self.statuses: list[dict[str, Any]] = []
@@ -46,6 +50,8 @@ class Server:
         return None
 
     async def apply(self, kind: Kind, body: dict[str, Any], *, subresource: str = "") -> dict[str, Any]:
+        if self.old:
+            raise Invalid("PATCH /x: .status.records: field not declared in schema", status=500)
         self.version += 1
         self.statuses.append(body["status"])
         metadata = raw(worlds.domain())["metadata"] | {"resourceVersion": str(self.version)}
@@ -132,3 +138,13 @@ async def test_a_tenant_that_is_not_understood_after_a_restart_costs_no_domain_i
     assert wait is not None
     assert "acme.example" in context.cache.claims
     assert server.statuses == []
+
+
+async def test_a_status_that_an_older_crd_does_not_take_keeps_no_domain_from_being_looked_up_and_claimed(
+    server: Server, context: Context, domains: SendingDomains
+) -> None:
+    server.old = True
+    wait = await domains.reconcile(KEY)
+    assert server.claims == ["uid-1"]
+    assert wait is not None, "the next look at its records"
+    assert len(context.queue) > 0, "its tenant is told"
