@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.unit.relay.store.contract import BODY, NOW, addresses, message
+from tests.unit.relay.store.contract import BODY, NOW, addresses, delivered, message
 
 from malote_relay.store import recovery, schema
 from malote_relay.store.contents import StoredFile
@@ -285,6 +285,24 @@ async def test_a_text_that_is_no_text_any_more_keeps_nobody_from_reading_the_que
         assert [one.reverse_path for one in await store.due(NOW, 1)] == ["ana\ufffd"]
     finally:
         await store.close()
+
+
+async def test_an_event_whose_index_is_damaged_is_dropped_in_its_time_with_the_others(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+    await store.open()
+    queued = await store.accept(message(_SMALL))
+    await store.record([delivered(one) for one in queued])
+    await store.close()
+    database = tmp_path / "relay.db"
+    damaged = database.read_bytes()
+    entry = queued[0].message_id.encode() + bytes([7])  # of the message's event 7
+    assert damaged.count(entry) == 1
+    database.write_bytes(damaged.replace(entry, b"x" + entry[1:]))
+    store = SqliteStore(tmp_path)
+    assert not (await store.open()).quarantined
+    assert await store.prune(NOW + 3600) >= len(_SMALL)
+    assert not await store.read(lambda tables: tables.execute("SELECT * FROM events NOT INDEXED").fetchall())
+    await store.close()
 
 
 async def test_an_index_that_has_lost_an_entry_is_made_anew(tmp_path: Path) -> None:
