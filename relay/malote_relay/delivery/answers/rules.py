@@ -15,7 +15,8 @@ from __future__ import annotations
 import re
 import tomllib
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
@@ -34,7 +35,8 @@ _GROUP = re.compile(r"\([^()]*\)")
 _BEGUN = re.compile(r"(?<=\w)\*")
 _BEGINNING = 3
 _ENHANCED = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}|")
-_IN_TEXT = re.compile(r"#([45])\.([0-9]{1,3}\.[0-9]{1,3})\b")
+_IN_TEXT = re.compile(r"(?:#|\b[45][0-9]{2}[ -])([45])\.([0-9]{1,3}\.[0-9]{1,3})\b")
+_BETWEEN = re.compile(r" ([45][0-9]{2})[ -](?:[45](?:\.[0-9]{1,3}){2} )?")
 
 
 class BadRules(ValueError):
@@ -157,9 +159,12 @@ class Rules:
         provider = self._providers.of(host)
         said = str(reply)
         enhanced = reply.enhanced[2:]
-        if not enhanced and "#" in said and (found := _IN_TEXT.search(said)):
-            # qmail's way, at the end: "sorry, no mailbox here by that name. (#5.1.1)".
+        if not enhanced and (found := _IN_TEXT.search(said, 4)):
+            # qmail's way, at the end: "sorry, no mailbox here by that name. (#5.1.1)"; or in a later line.
             enhanced = found[2] if int(found[1]) == reply.code // 100 else ""
+        if f" {reply.code}-" in said:
+            # Logs and reports write the lines of a reply in one, with what each began with.
+            said = _BETWEEN.sub(lambda found: " " if int(found[1]) == reply.code else found[0], said)
         text = reduced(said[4:])
         best = len(self.rules)
         for number, rule in self._without_text:
@@ -167,20 +172,26 @@ class Rules:
                 best = number
                 break
         for phrase in self._possible(text):
-            if (
-                phrase.rule < best
-                and _holds(self.rules[phrase.rule], reply, provider, enhanced)
-                and phrase.within(text)
-            ):
+            if phrase.rule >= best:
+                break
+            if _holds(self.rules[phrase.rule], reply, provider, enhanced) and phrase.within(text):
                 best = phrase.rule
         return self.rules[best] if best < len(self.rules) else None
 
-    def _possible(self, text: str) -> Iterator[_Phrase]:
+    def _possible(self, text: str) -> list[_Phrase]:
+        """The phrases that the text has a first word of, in the order of their rules."""
+        found: list[_Phrase] = []
         for word in set(text.split()):
-            yield from self._by_word.get(word, ())
+            if word in self._by_word:
+                found += self._by_word[word]
             for beginning, phrase in self._by_beginning.get(word[:_BEGINNING], ()):
                 if word.startswith(beginning):
-                    yield phrase
+                    found.append(phrase)
+        found.sort(key=_order)
+        return found
+
+
+_order = attrgetter("rule")
 
 
 def _holds(rule: Rule, reply: Reply, provider: str, enhanced: str) -> bool:

@@ -120,3 +120,33 @@ def test_a_bad_rule_is_refused_with_its_place_and_reason(tmp_path: Path, text: s
         load(file, PROVIDERS)
     assert str(caught.value).startswith("replies.toml: ")
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("reply", "found"),
+    [
+        ("450-4.2.1 Their mailbox 450-4.2.1 is full for 450 4.2.1 now", "quota"),
+        ("550-Their mailbox 550-is 550 full", "quota"),
+        ("550 Their mailbox 450-is full", "none"),
+        ("550 Their mailbox 550 is full", "none"),
+    ],
+)
+def test_codes_between_the_lines_of_a_reply_that_was_put_in_one_do_not_part_its_words(reply: str, found: str) -> None:
+    book = rules(Rule(bounce_class="quota", text=("mailbox is full",)))
+    assert decided(book, reply) == found
+
+
+@pytest.mark.parametrize(
+    ("reply", "found"),
+    [
+        ("550 sorry (#5.2.2)", "quota"),
+        ("550 550 5.2.2 sorry", "quota"),
+        ("550-sorry 550 5.2.2 no", "quota"),
+        ("552 host mx said: 550 5.2.2 no", "quota"),
+        ("450 host mx said: 550 5.2.2 no", "none"),
+        ("550 version 5.2.2", "none"),
+        ("550 5.7.1 550 5.2.2 sorry", "none"),
+    ],
+)
+def test_an_enhanced_code_is_also_read_behind_a_code_in_the_text(reply: str, found: str) -> None:
+    assert decided(rules(Rule(bounce_class="quota", enhanced=("2.2",))), reply) == found
