@@ -72,6 +72,31 @@ def test_numbers_of_a_provider_are_not_looked_for_in_addresses(reply: str, host:
 
 
 @pytest.mark.parametrize(
+    "reply",
+    [
+        "550 5.7.1 Your IP address is not listed in our allow list",
+        "550 IP address [192.0.2.1] not found in DNS",
+        "550 IP address blocked",
+        "554 IP address 192.0.2.1 unknown here",
+        "550 5.7.1 Client address is not registered",
+        "550 The sender's mailbox could not be found",
+        "550 Your account has been suspended for abuse",
+        "550 Sender's account does not exist",
+        "554 5.7.1 You are not a registered user of this server",
+        "550 You do not have a valid account here",
+        "550 Bad address in From header",
+        "550 Invalid address in Reply-To",
+        "550 Your email address is not registered with this list",
+        "550 Your domain is not known to this mailbox's owner",
+        "550-Callback of the sender failed: 550 550 5.1.1 unknown",
+        "550 Recipient refuses mail from hosts not found in DNS",
+    ],
+)
+def test_what_is_said_of_us_is_no_reason_to_suppress_the_recipient(reply: str) -> None:
+    assert classify(parse(reply)).bounce_class not in {"bad-mailbox", "inactive", "bad-domain"}
+
+
+@pytest.mark.parametrize(
     ("number", "bounce_class"),
     [("IB103", "reputation"), ("IB106", "reputation"), ("IB504", "rate-limit"), ("IB212", "spam-content")],
 )

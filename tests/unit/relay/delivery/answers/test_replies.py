@@ -16,6 +16,7 @@ from malote_relay.delivery.answers.classify import CLASSES, Verdict, classify
 from malote_relay.delivery.reply import parse
 
 TABLE = Path(__file__).with_name("replies.tsv")
+SUPPRESSED = frozenset({"bad-mailbox", "inactive"})
 
 
 class Row(NamedTuple):
@@ -50,7 +51,7 @@ ROWS = tuple(rows())
 
 def test_the_table_is_large_varied_and_names_known_classes() -> None:
     assert len([row for row in ROWS if not row.modelled]) >= 800
-    assert len([row for row in ROWS if row.last_sample]) >= 40
+    assert len([row for row in ROWS if row.last_sample]) >= 60
     assert {row.bounce_class for row in ROWS} == set(CLASSES)
     assert len({(row.host, row.reply) for row in ROWS}) == len(ROWS)
     assert len({row.host for row in ROWS}) >= 100
@@ -78,8 +79,19 @@ def test_replies_are_read_as_a_person_reads_them(capsys: pytest.CaptureFixture[s
             f" {shares['last sample']} of the last sample, which the rules had never met"
         )
     assert wrong == []
-    assert right["held out"] / total["held out"] >= 0.9
+    assert right["held out"] / total["held out"] >= 0.88
     assert right["last sample"] / total["last sample"] >= 0.79
+
+
+def test_who_is_there_is_not_taken_for_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    """A mailbox that is wrongly held to be gone gets no mail for a month; one that is missed costs another bounce."""
+    held_out = [(row, classify(parse(row.reply), row.host)) for row in ROWS if row.held_out and row.permanent]
+    gone = [row for row, found in held_out if found.bounce_class in SUPPRESSED]
+    false = [row.reply for row in gone if row.bounce_class not in SUPPRESSED]
+    with capsys.disabled():
+        print(f"\nmailboxes held to be gone: {len(gone)} in held-out replies, {len(false)} of them wrongly: {false}")
+    assert len(false) <= 2
+    assert not {row.reply for row in gone if row.last_sample} & set(false)
 
 
 def test_reading_a_reply_is_a_matter_of_microseconds() -> None:
