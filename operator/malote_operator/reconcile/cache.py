@@ -46,6 +46,9 @@ TENANT_LABEL = "malote.dev/tenant"
 CHILDREN = (STATEFUL_SET, SERVICE, NETWORK_POLICY, CONFIG_MAP)
 """Kinds of children that are watched in the relay namespace, by label."""
 
+GONE_REMEMBERED = 10_000
+"""Of so many objects that went last it is known when."""
+
 _GIVING_UP = "malote-relay: "
 """What the last line of a relay begins with that ends by itself (`malote_relay.main`)."""
 
@@ -123,6 +126,8 @@ class Cache:
         self.unreadable: dict[Key, Unreadable] = {}
         self._children: dict[Name, _Child] = {}
         self._versions: dict[Name, int] = {}
+        # An answer or a page of a listing may come behind the watch's word that its object is gone.
+        self._gone: dict[Name, int] = {}
         self._domains_of: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
         self._tenants_of: defaultdict[str, set[str]] = defaultdict(set)
         self._pods_of: defaultdict[str, set[str]] = defaultdict(set)
@@ -194,12 +199,13 @@ class Cache:
         """Take in an object as read, watched or written; returns the keys that should look at it."""
         metadata = obj["metadata"]
         name: Name = (kind.name, metadata.get("namespace", ""), metadata["name"])
-        version = _number(metadata.get("resourceVersion", ""))
-        if version < self._versions.get(name, 0):
+        version = resource_version(metadata.get("resourceVersion", ""))
+        if version < self._versions.get(name, 0) or version <= self._gone.get(name, -1):
             return []  # late news
         if deleted:
-            return self.remove(name)
+            return self.remove(name, version)
         self._versions[name] = version
+        self._gone.pop(name, None)
         if kind is POD:
             return self._pod(obj)
         if kind.name not in _SORTS:
@@ -219,10 +225,14 @@ class Cache:
             case _:
                 return self._claim(resource)
 
-    def remove(self, name: Name) -> list[Wake]:
-        """An object is gone; returns the keys that should know."""
+    def remove(self, name: Name, version: int = 0) -> list[Wake]:
+        """An object is gone, since `version` if that is known; returns the keys that should know."""
         kind, namespace, own_name = name
         self._versions.pop(name, None)
+        if version:
+            self._gone[name] = version
+            if len(self._gone) > GONE_REMEMBERED:
+                del self._gone[next(iter(self._gone))]
         self.unreadable.pop(Key(*name), None)
         if kind == PLAN.name:
             if self.plans.pop(own_name, None) is None:
@@ -248,7 +258,7 @@ class Cache:
 
     def missing_since(self, kind: Kind, present: Iterable[Name], version: str) -> list[Name]:
         """What a complete listing at `version` no longer had (what came later than the listing is not missing)."""
-        there, number = set(present), _number(version)
+        there, number = set(present), resource_version(version)
         return [name for name in self.names(kind) if name not in there and self._versions[name] <= number]
 
     def _not_understood(self, key: Key, obj: Object, why: str) -> list[Wake]:
@@ -464,7 +474,8 @@ def _same(before: Plan | Tenant | SendingDomain | None, now: Plan | Tenant | Sen
     )
 
 
-def _number(version: str) -> int:
+def resource_version(version: str) -> int:
+    """A resource version as a number, which grows with each change in the cluster; 0 for none."""
     return int(version) if version.isdigit() else 0
 
 

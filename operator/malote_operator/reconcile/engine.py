@@ -19,7 +19,7 @@ from malote_operator.kube.apply import Name
 from malote_operator.kube.errors import ApiError, Conflict, Forbidden, Transient
 from malote_operator.kube.kinds import DOMAIN_CLAIM, PLAN, POD, SENDING_DOMAIN, TENANT, Kind
 
-from .cache import CHILDREN, Wake
+from .cache import CHILDREN, Wake, resource_version
 from .context import Context
 from .queue import Key
 
@@ -109,7 +109,7 @@ class Engine:
                 present.append((kind.name, metadata.get("namespace", ""), metadata["name"]))
                 wakes += context.cache.update(kind, item)
         for name in context.cache.missing_since(kind, present, version):
-            wakes += context.cache.remove(name)
+            wakes += context.cache.remove(name, resource_version(version))
         context.wake(wakes)
 
     async def _persist(self, step: Callable[[], Awaitable[None]]) -> None:

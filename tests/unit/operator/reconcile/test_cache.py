@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from malote_operator.kube.kinds import DOMAIN_CLAIM, PLAN, POD, SENDING_DOMAIN, SERVICE, STATEFUL_SET, TENANT
-from malote_operator.reconcile.cache import Cache, relay_pod
+from malote_operator.reconcile.cache import GONE_REMEMBERED, Cache, relay_pod
 from malote_operator.reconcile.queue import Key
 
 
@@ -236,3 +236,24 @@ def test_what_belongs_to_a_domain_of_an_unknown_shape_is_kept(cache: Cache) -> N
     assert cache.present_domain_uids("acme") == {"d-uid", "odd-uid"}
     cache.remove(("SendingDomain", "n", "odd"))
     assert cache.present_domain_uids("acme") == {"d-uid"}
+
+
+def test_an_answer_that_comes_behind_the_news_of_a_deletion_brings_nothing_back(cache: Cache) -> None:
+    cache.update(SENDING_DOMAIN, domain(9), deleted=True)
+    assert cache.update(SENDING_DOMAIN, domain(8)) == [], "a page of a listing, or the answer to a status write"
+    assert cache.domains == {}
+    assert woken(cache.update(SENDING_DOMAIN, domain(10))) == {"SendingDomain n/d", "Tenant acme"}
+    cache.update(SENDING_DOMAIN, domain(11))
+    assert ("n", "d") in cache.domains, "one that was made anew"
+
+
+def test_what_a_listing_no_longer_had_does_not_come_back_either(cache: Cache) -> None:
+    cache.remove(("SendingDomain", "n", "d"), 9)
+    cache.update(SENDING_DOMAIN, domain(9))
+    assert cache.domains == {}
+
+
+def test_of_what_is_gone_not_more_and_more_is_remembered(cache: Cache) -> None:
+    for number in range(GONE_REMEMBERED + 10):
+        cache.update(SENDING_DOMAIN, domain(number + 10, f"d{number}"), deleted=True)
+    assert len(cache._gone) == GONE_REMEMBERED
