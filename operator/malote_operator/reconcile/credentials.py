@@ -7,7 +7,7 @@ are rendered from the master and put back when they drift.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -54,10 +54,15 @@ class Credentials:
         """The account's password, made if there is none yet. Raises NameConflict."""
         return await self._password(tenant, account.name, ca)
 
-    async def hand_out(self, tenant: Tenant, copies: Sequence[Object]) -> Handed:
-        """Make the rendered copies in the tenant's namespaces, and withdraw those that are no longer wanted."""
+    async def hand_out(self, tenant: Tenant, copies: Sequence[Object], masters: Iterable[str]) -> Handed:
+        """Make the rendered copies in the tenant's namespaces, and withdraw what is no longer wanted.
+
+        `masters`: the accounts that have a password now. It is withdrawn with its account, also where no namespace
+        has a copy, or an account that is declared again would have its old one.
+        """
         wanted = {_place(copy): copy for copy in copies}
-        kept = await self._memories.change(tenant, lambda kept: _made(kept, {*kept.made.credentials, *wanted}))
+        known = {*wanted, *((self._settings.relay_namespace, account) for account in masters)}
+        kept = await self._memories.change(tenant, lambda kept: _made(kept, {*kept.made.credentials, *known}))
         done: set[tuple[str, str]] = set()
         absent: set[str] = set()
         problems: list[Problem] = []
@@ -82,7 +87,7 @@ class Credentials:
             failures += await asyncio.gather(*some, return_exceptions=True)
         if (failure := next((one for one in failures if one is not None), None)) is not None:
             raise failure
-        problems += await self._withdraw(tenant, kept, set(kept.made.credentials) - set(wanted))
+        problems += await self._withdraw(tenant, kept, set(kept.made.credentials) - known)
         return Handed(frozenset(done), frozenset(absent), tuple(problems))
 
     async def _withdraw(self, tenant: Tenant, kept: Kept, surplus: set[tuple[str, str]]) -> list[Problem]:
@@ -92,10 +97,11 @@ class Credentials:
         """
         problems: list[Problem] = []
         named = {account.name for account in tenant.spec.accounts}
+        places = {*tenant.spec.namespaces, self._settings.relay_namespace}
         gone: set[tuple[str, str]] = set()
         for namespace, account in sorted(surplus):
             # An account that is left out because the plan shrank keeps its password: the plan may grow again.
-            if namespace in tenant.spec.namespaces and account in named:
+            if namespace in places and account in named:
                 continue
             name = names.account_secret(tenant.metadata.name, account)
             try:
@@ -105,6 +111,8 @@ class Credentials:
             else:
                 gone.add((namespace, account))
         for account in {account for _, account in gone} - named:
+            if (self._settings.relay_namespace, account) in gone:
+                continue
             name = names.account_secret(tenant.metadata.name, account)
             await self._applier.delete(SECRET, name, self._settings.relay_namespace, tenant.metadata.uid)
         if gone:

@@ -156,7 +156,8 @@ class Provision:
                 await self._apply(tenant, plan, wanted, made)
         if trusted is not None and not made.forgetful:
             copies = [one for one in objects if one["metadata"].get("namespace") != relays]
-            made.handed = await self._tried(self._credentials.hand_out(tenant, copies), made, otherwise=made.handed)
+            handing = self._credentials.hand_out(tenant, copies, made.passwords)
+            made.handed = await self._tried(handing, made, otherwise=made.handed)
         made.secrets = _digest(own)
         made.look_again = served.renew_at
 

@@ -65,7 +65,7 @@ class Applier:
     async def delete(self, kind: Any, name: str, namespace: str, owner_uid: str) -> bool:
         if namespace in self.barred:
             raise Forbidden(f"GET /api/v1/namespaces/{namespace}/secrets/{name}: secrets is forbidden", status=403)
-        self.deleted.append(namespace)
+        self.deleted.append(name if namespace == "relays" else namespace)
         return True
 
 
@@ -73,7 +73,7 @@ async def test_a_copy_that_may_not_be_deleted_is_a_problem_of_its_own_and_goes_l
     memory, applier = Memory(), Applier()
     settings = Settings(relay_namespace="relays")
     credentials = Credentials(None, applier, memory, settings)  # type: ignore[arg-type]  # only what is used
-    handed = await credentials.hand_out(ACME, [])
+    handed = await credentials.hand_out(ACME, [], [])
     assert applier.deleted == ["open"]
     [problem] = handed.problems
     assert "namespace barred" in problem.message
@@ -81,7 +81,7 @@ async def test_a_copy_that_may_not_be_deleted_is_a_problem_of_its_own_and_goes_l
     assert not problem.permanent
     assert list(memory.kept.made.credentials) == [("barred", "app")]
     applier.barred.clear()
-    assert (await credentials.hand_out(ACME, [])).problems == ()
+    assert (await credentials.hand_out(ACME, [], [])).problems == ()
     assert list(memory.kept.made.credentials) == []
 
 
@@ -94,7 +94,7 @@ async def test_a_namespace_that_fails_leaves_no_write_behind_and_does_not_keep_t
     applier = Applier()
     credentials = Credentials(None, applier, Memory(), Settings())  # type: ignore[arg-type]  # only what is used
     with pytest.raises(Transient):
-        await credentials.hand_out(ACME, copies("down", "here", "there"))
+        await credentials.hand_out(ACME, copies("down", "here", "there"), [])
     assert sorted(applier.ensured) == ["here", "there"]
     assert applier.underway == 0, "another replica may lead by now"
 
@@ -102,6 +102,16 @@ async def test_a_namespace_that_fails_leaves_no_write_behind_and_does_not_keep_t
 async def test_a_tenant_with_many_namespaces_does_not_take_all_the_requests_at_once() -> None:
     applier = Applier()
     credentials = Credentials(None, applier, Memory(), Settings())  # type: ignore[arg-type]  # only what is used
-    handed = await credentials.hand_out(ACME, copies(*(f"n{number}" for number in range(50))))
+    handed = await credentials.hand_out(ACME, copies(*(f"n{number}" for number in range(50))), [])
     assert len(handed.done) == 50
     assert applier.most <= 8
+
+
+async def test_a_password_goes_with_its_account_also_where_no_namespace_has_a_copy() -> None:
+    memory, applier = Memory(), Applier()
+    memory.kept = Kept()
+    settings = Settings(relay_namespace="relays")
+    credentials = Credentials(None, applier, memory, settings)  # type: ignore[arg-type]  # only what is used
+    await credentials.hand_out(ACME, [], ["app", "news"])
+    await credentials.hand_out(ACME, [], [])
+    assert applier.deleted == ["acme-smtp-news"], "the Tenant names app, for which a larger plan may have room again"
