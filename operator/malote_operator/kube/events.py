@@ -15,6 +15,7 @@ from .kinds import EVENT
 log = structlog.get_logger(__name__)
 
 _NOTE_LIMIT = 1024
+"""Octets: the API server refuses an Event with a longer note, and calls them characters."""
 
 
 class Events:
@@ -32,12 +33,12 @@ class Events:
         body: Object = {
             "apiVersion": EVENT.api_version,
             "kind": EVENT.name,
-            "metadata": {"name": f"{metadata['name'][:200]}.{secrets.token_hex(8)}", "namespace": namespace},
+            "metadata": {"name": f"{_start(metadata['name'])}.{secrets.token_hex(8)}", "namespace": namespace},
             "eventTime": dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             "type": "Warning" if warning else "Normal",
             "reason": reason,
             "action": action,
-            "note": note if len(note) <= _NOTE_LIMIT else note[: _NOTE_LIMIT - 1] + "…",
+            "note": _cut(note),
             "regarding": {
                 "apiVersion": regarding["apiVersion"],
                 "kind": regarding["kind"],
@@ -55,3 +56,15 @@ class Events:
             log.warning("an Event could not be written", reason=reason, about=metadata["name"], error=str(error))
         else:
             metrics.EVENTS_WRITTEN.labels(reason).inc()
+
+
+def _start(name: str) -> str:
+    """As much of an object's name as there is room for before the Event's own part."""
+    return name[:200].rstrip(".-")
+
+
+def _cut(note: str) -> str:
+    octets, end = note.encode(), "…"
+    if len(octets) <= _NOTE_LIMIT:
+        return note
+    return octets[: _NOTE_LIMIT - len(end.encode())].decode(errors="ignore") + end
