@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import time
 from collections.abc import Iterable
 
 import aiohttp
@@ -66,6 +67,8 @@ class RelayPods:
         self._namespace = namespace
         self._session: aiohttp.ClientSession | None = None
         self._attempts: dict[str, int] = {}
+        self._due: dict[str, float] = {}
+        self._clock = time.monotonic
 
     async def __aenter__(self) -> RelayPods:
         self._session = aiohttp.ClientSession(timeout=_TIMEOUT)
@@ -90,7 +93,8 @@ class RelayPods:
     async def announce(self, pods: Iterable[RelayPod], config_hash: str, secrets: str, *, again: bool) -> bool:
         """Touch the pods that have not been told of these Secrets; `again`: also those that did not load them.
 
-        Returns whether anything was written.
+        Those again only after a pause that grows: the touch itself has the tenant looked at once more, and a relay
+        that refuses its configuration would be touched without end. Returns whether anything was written.
         """
         written = False
         for pod in pods:
@@ -99,8 +103,11 @@ class RelayPods:
             told = dict(pod.annotations).get(SECRETS, "")
             if told.partition(".")[0] == secrets and not again:
                 continue
+            if again and self._clock() < self._due.get(pod.uid, 0.0):
+                continue
             attempt = self._attempts.get(pod.uid, 0) + 1 if again else 0
             self._attempts[pod.uid] = attempt
+            self._due[pod.uid] = self._clock() + _pause(attempt)
             annotations = {CONFIG_HASH: config_hash, SECRETS: f"{secrets}.{attempt}"}
             try:
                 await self._api.merge(POD, pod.name, self._namespace, {"metadata": {"annotations": annotations}})
@@ -111,13 +118,14 @@ class RelayPods:
 
     def retry_delay(self, pods: Iterable[RelayPod]) -> float:
         """Seconds until the pods should be asked again whether they have loaded the configuration."""
-        attempts = max((self._attempts.get(pod.uid, 0) for pod in pods), default=0)
-        return min(RETRY_LONGEST, RETRY_FIRST * 1.5 ** min(attempts, 20))
+        due = max((self._due.get(pod.uid, 0.0) for pod in pods), default=0.0)
+        return max(RETRY_FIRST, due - self._clock())
 
     def settled(self, pods: Iterable[RelayPod]) -> None:
         """The pods have loaded what they should: the next change starts with short delays again."""
         for pod in pods:
             self._attempts.pop(pod.uid, None)
+            self._due.pop(pod.uid, None)
 
     async def _look(self, pod: RelayPod) -> PodObservation:
         """One relay. No answer twice in a row: nothing is known of what it has loaded."""
@@ -144,6 +152,10 @@ class RelayPods:
         except (aiohttp.ClientError, TimeoutError, OSError, msgspec.DecodeError) as error:
             log.debug("a relay does not answer", pod=pod.name, error=str(error) or type(error).__name__)
             return None
+
+
+def _pause(attempts: int) -> float:
+    return min(RETRY_LONGEST, RETRY_FIRST * 1.5 ** min(attempts, 20))
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:

@@ -124,18 +124,37 @@ async def test_a_relay_that_does_not_answer_or_answers_nonsense_has_loaded_nothi
 
 
 async def test_pods_are_touched_when_secrets_change_and_once_more_for_each_try(pods: RelayPods, api: Api) -> None:
+    now = 1000.0
+    pods._clock = lambda: now
     await pods.announce([pod()], "hash", "s1", again=False)
     assert api.told == [{CONFIG_HASH: "hash", SECRETS: "s1.0"}]
     told = pod(annotations=((SECRETS, "s1.0"),))
     assert not await pods.announce([told], "hash", "s1", again=False), "it has been told"
     first = pods.retry_delay([told])
-    await pods.announce([told], "hash", "s1", again=True)
-    await pods.announce([told], "hash", "s1", again=True)
+    for _ in range(2):
+        now += pods.retry_delay([told])
+        assert await pods.announce([told], "hash", "s1", again=True)
     assert [one[SECRETS] for one in api.told[1:]] == ["s1.1", "s1.2"], "another value each time: that is the touch"
     assert pods.retry_delay([told]) > first
     pods.settled([told])
     assert pods.retry_delay([told]) == first
     assert await pods.announce([told], "hash2", "s2", again=False)
+
+
+async def test_a_relay_that_refuses_its_configuration_is_not_touched_with_each_look(
+    pods: RelayPods, api: Api
+) -> None:
+    """The touch is a change of the pod, for which the tenant is looked at once more."""
+    now = 1000.0
+    pods._clock = lambda: now
+    told = pod(annotations=((SECRETS, "s1.0"),))
+    for _ in range(600):
+        await pods.announce([told], "hash", "s1", again=True)
+        assert pods.retry_delay([told]) > 0.0
+        now += 0.1
+    assert 5 < len(api.told) < 20, "in a minute"
+    assert pods.retry_delay([told]) <= relaypods.RETRY_LONGEST
+    assert await pods.announce([told], "hash", "s2", again=False), "what is new is said at once"
 
 
 async def test_pods_that_end_or_are_gone_are_not_touched(pods: RelayPods, api: Api) -> None:
