@@ -74,7 +74,7 @@ def dkim_pair(private_pem: bytes) -> DkimPair:
 def new_authority(name: str, now: dt.datetime) -> Certificate:
     """A certificate authority of its own for this installation."""
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    subject = _called(name)
     certificate = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -98,8 +98,7 @@ def issue(authority: Certificate, names: Sequence[str], now: dt.datetime) -> Cer
         raise ValueError("the authority's key is not an EC key")
     issuer = x509.load_pem_x509_certificate(authority.certificate)
     key = ec.generate_private_key(ec.SECP256R1())
-    # The common name is cut to X.520's 64 characters; no client looks at it.
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
+    subject = _called(names[0])
     certificate = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -160,6 +159,11 @@ def valid(certificates: bytes, now: dt.datetime) -> tuple[bytes, ...]:
         return ()
     texts = (one.public_bytes(serialization.Encoding.PEM) for one in parsed if now < one.not_valid_after_utc)
     return tuple(dict.fromkeys(texts))
+
+
+def _called(name: str) -> x509.Name:
+    """The common name is cut to X.520's 64 characters; no client looks at it."""
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
 
 
 def _issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:

@@ -85,3 +85,8 @@ def test_a_client_that_trusts_the_authority_accepts_the_certificate(authority: C
             except ssl.SSLWantReadError:
                 pass
     assert done == {"client", "server"}
+
+
+def test_an_authority_can_have_the_longest_of_namespaces_names() -> None:
+    made = material.new_authority(f"Malote relays in {'n' * 63}", NOW)
+    assert material.fits(made)
