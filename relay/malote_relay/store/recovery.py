@@ -14,7 +14,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from malote_relay.store import salvage, schema
+from malote_relay.store import salvage, schema, wal
 from malote_relay.store.layout import Layout, sync_directory
 from malote_relay.store.model import StoreError
 from malote_relay.store.salvage import set_aside
@@ -37,12 +37,16 @@ def prepare(layout: Layout) -> tuple[sqlite3.Connection, list[str]]:
     for directory in (layout.directory, layout.incoming, layout.spool):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     said = _before_opening(layout)
+    unread: list[str] = []
     try:
-        connection = _sound(layout.database)
+        connection = _sound(layout, unread)
     except _Damaged as damage:
         said.append(salvage.salvage(layout, str(damage)))
-        connection = _sound(layout.database)
+        connection = _sound(layout, unread)
     try:
+        said += unread
+        if unread and (kept := salvage.set_aside_contents(layout, _in_files(connection))):
+            said.append(kept)
         said += _clear_strays(layout, connection)
         said += _damaged_files(layout, connection)
         # The first transaction creates the log: with it in the directory the directory can be made durable.
@@ -69,11 +73,16 @@ def _before_opening(layout: Layout) -> list[str]:
     return [f"there was no database {layout.database}: {said}"] if said else []
 
 
-def _sound(database: Path) -> sqlite3.Connection:
-    """The database, checked and of the current version. Raises _Damaged, and sqlite3.Error for everything else."""
+def _sound(layout: Layout, unread: list[str]) -> sqlite3.Connection:
+    """The database, checked and of the current version. Raises _Damaged, and sqlite3.Error for everything else.
+
+    What is in its log and could not be read is set aside, and said in `unread`.
+    """
+    database = layout.database
     connection: sqlite3.Connection | None = None
     try:
         connection = schema.connect(database)
+        unread += _set_log_aside(layout, connection)
         _check(database, connection, "quick_check(3)")
         schema.migrate(connection)
         if missing := schema.missing(connection):
@@ -93,6 +102,27 @@ def _sound(database: Path) -> sqlite3.Connection:
     return connection
 
 
+def _set_log_aside(layout: Layout, connection: sqlite3.Connection) -> list[str]:
+    """Keep a copy of a log that is damaged amid what was acknowledged. Before anything is written to it!"""
+    log = wal.of(layout.database)
+    if not log.exists():
+        return []
+    try:  # tells how much of it was read, too
+        _, frames, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+            return []
+        raise
+    (page_size,) = connection.execute("PRAGMA page_size").fetchone()
+    count = wal.unread(log, max(0, frames), page_size)
+    if count <= wal.UNFINISHED:
+        return []
+    return [
+        f"the database's log was damaged: what the last {count} transactions in it had changed is lost;"
+        f" it is kept as {salvage.copy_aside(layout, log)}"
+    ]
+
+
 def _check(database: Path, connection: sqlite3.Connection, check: str) -> None:
     """Run one of SQLite's checks. Raises what its findings mean."""
     findings = [finding for (finding,) in connection.execute(f"PRAGMA {check}") if finding != "ok"]
@@ -110,7 +140,7 @@ def _judged(database: Path, findings: str) -> Exception:
 
 def _clear_strays(layout: Layout, connection: sqlite3.Connection) -> list[str]:
     """Remove content that was never accepted: a sound database names all that was. What is no file is set aside."""
-    known = {message for (message,) in connection.execute("SELECT id FROM messages WHERE content IS NULL")}
+    known = _in_files(connection)
     strays = [*layout.incoming.iterdir(), *(path for path in layout.spool.iterdir() if path.name not in known)]
     said = []
     for stray in strays:
@@ -121,6 +151,11 @@ def _clear_strays(layout: Layout, connection: sqlite3.Connection) -> list[str]:
         else:
             stray.unlink()
     return said
+
+
+def _in_files(connection: sqlite3.Connection) -> set[str]:
+    """The messages whose content is a file."""
+    return {message for (message,) in connection.execute("SELECT id FROM messages WHERE content IS NULL")}
 
 
 def _damaged_files(layout: Layout, connection: sqlite3.Connection) -> list[str]:

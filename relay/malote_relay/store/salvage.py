@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
@@ -88,14 +89,27 @@ def set_aside_contents(layout: Layout, known: Collection[str] = ()) -> str:
 
 def set_aside(layout: Layout, path: Path) -> Path:
     """Move something damaged out of the way, to be looked at; where it is then. Raises OSError."""
+    aside = _free_name(layout, path)
+    path.rename(aside)
+    sync_directory(layout.quarantine)
+    sync_directory(path.parent)
+    return aside
+
+
+def copy_aside(layout: Layout, path: Path) -> Path:
+    """Keep a copy of something damaged that is still in use; where. Raises OSError."""
+    aside = _free_name(layout, path)
+    shutil.copyfile(path, aside)
+    sync_directory(layout.quarantine)
+    return aside
+
+
+def _free_name(layout: Layout, path: Path) -> Path:
     layout.quarantine.mkdir(mode=0o700, exist_ok=True)
     aside, number = layout.quarantine / path.name, 0
     while os.path.lexists(aside):
         number += 1
         aside = aside.with_name(f"{path.name}.{number}")
-    path.rename(aside)
-    sync_directory(layout.quarantine)
-    sync_directory(path.parent)
     return aside
 
 

@@ -173,8 +173,9 @@ def connect(path: Path, *, read_only: bool = False, journal: str = "WAL") -> sql
         if read_only:
             connection.execute("PRAGMA query_only = ON")
             return connection
-        connection.execute(f"PRAGMA page_size = {PAGE}")  # new files only
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # free pages can be given back; new files only
+        if not path.stat().st_size:  # for others it would be too late, and the second would write all the same
+            connection.execute(f"PRAGMA page_size = {PAGE}")
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # free pages can be given back
         connection.execute(f"PRAGMA journal_mode = {journal}")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA secure_delete = FAST")

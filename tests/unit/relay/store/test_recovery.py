@@ -369,3 +369,26 @@ async def test_a_log_cut_short_or_overwritten_takes_away_the_latest_only(tmp_pat
             seen.add(len(due))
             shutil.rmtree(directory)
     assert len(seen) > 5
+
+
+@pytest.mark.parametrize("place", [20, 40, 150_000])  # in the log's header, in its first frame, further on
+async def test_a_log_that_is_damaged_amid_what_was_acknowledged_is_kept_and_said(tmp_path: Path, place: int) -> None:
+    """Read it is not, what follows the damage; but its contents are no strays."""
+    store = SqliteStore(tmp_path / "sound")
+    await store.open()
+    for address in _SMALL:
+        await store.accept(message([address]))
+    (store.incoming / "big").write_bytes(_BIG)
+    await store.accept(message(["big@x.example"], content=store.incoming / "big", identifier="big"))
+    killed = shutil.copytree(tmp_path / "sound", tmp_path / "killed")
+    await store.close()
+    log = bytearray((killed / "relay.db-wal").read_bytes())
+    log[place] ^= 1
+    (killed / "relay.db-wal").write_bytes(log)
+    due, quarantined = await opened(killed)
+    assert due == _SMALL[: len(due)]
+    assert len(due) < len(_SMALL)
+    assert "log was damaged" in quarantined[0]
+    assert (killed / "quarantine" / "relay.db-wal").read_bytes() == log
+    assert (killed / "quarantine" / "big").read_bytes() == _BIG
+    assert (await opened(killed))[1] == ()
