@@ -189,7 +189,10 @@ class Writer:
             return [], [waiting]
         if isinstance(waiting.operation, Keep) and waiting.operation.message.id in self._moved:
             self._moved.remove(waiting.operation.message.id)
-            _quietly((self._spool / waiting.operation.message.id).unlink)
+            # What failed for another reason, like a sync, may be in the log all the same, and be there after a kill:
+            # whole. Else the file is a stray, and goes at the next start.
+            if no_room or isinstance(error, StoreError):
+                _quietly((self._spool / waiting.operation.message.id).unlink)
         if no_room:
             return [(waiting.future, DiskFull("the disk is full"))], []
         return [(waiting.future, error if isinstance(error, StoreError) else StoreError(f"not stored: {error}"))], []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,9 @@ from tests.reliability import disk, kills, oplog, powerloss
 from tests.reliability.disk import Disk
 from tests.reliability.shim import Faults
 from tests.reliability.stage import Settings
+from tests.unit.relay.store.contract import NOW
+
+from malote_relay.store.sqlite import SqliteStore
 
 SEED = 20_261_123
 
@@ -114,6 +118,59 @@ async def test_the_model_keeps_what_was_synced_and_no_more(tmp_path: Path) -> No
         seen.add(content)
         assert all(set(sector) <= {0, ord("c"), ord("d")} for sector in sectors)
     assert len(seen) > 5
+
+
+_REFUSED_THEN_KILLED = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from malote_relay.store import writer
+from malote_relay.store.model import StoreError
+from malote_relay.store.sqlite import SqliteStore
+from tests.unit.relay.store.contract import BODY, message
+
+async def work():
+    store = SqliteStore(Path(sys.argv[1]))
+    await store.open()
+    writer.sync_directory = lambda directory: None  # the sync that fails is to be the commit's
+    (store.incoming / "big").write_bytes(BODY)
+    print("open", flush=True)
+    sys.stdin.readline()
+    try:
+        await store.accept(message(content=store.incoming / "big", identifier="big"))
+    except StoreError:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(work())
+"""
+
+
+@needs_a_compiler
+async def test_a_message_whose_sync_failed_is_whole_if_it_is_there_after_a_kill(tmp_path: Path) -> None:
+    root = tmp_path / "disk"
+    root.mkdir()
+    faults = Faults(tmp_path, root)
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        _REFUSED_THEN_KILLED,
+        str(root / "spool"),
+        env={**os.environ, **faults.environment},
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    assert await child.stdout.readline() == b"open\n"
+    faults.failing(1.0)
+    await child.communicate(b"go on\n")
+    assert child.returncode == -signal.SIGKILL
+    store = SqliteStore(root / "spool")
+    recovered = await store.open()
+    due = await store.due(NOW, 10)
+    await store.close()
+    assert [one.message_id for one in due] == ["big"], "else this test shows nothing"
+    assert recovered.quarantined == ()
 
 
 def test_the_command_says_what_it_can_do() -> None:
