@@ -83,6 +83,7 @@ def _sound(layout: Layout, unread: list[str]) -> sqlite3.Connection:
     try:
         connection = schema.connect(database)
         unread += _set_log_aside(layout, connection)
+        schema.known_version(connection)  # what a newer release would salvage, this one must not
         _check(database, connection, "quick_check(3)")
         schema.migrate(connection)
         if missing := schema.missing(connection):

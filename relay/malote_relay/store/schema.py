@@ -187,14 +187,20 @@ def connect(path: Path, *, read_only: bool = False, journal: str = "WAL") -> sql
     return connection
 
 
-def migrate(connection: sqlite3.Connection) -> None:
-    """Bring a database to the current version. Raises StoreError for one from a newer release."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
+def known_version(connection: sqlite3.Connection) -> int:
+    """The version of a database. Raises StoreError for one from a newer release."""
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > len(MIGRATIONS):
         raise StoreError(
             f"the spool was written by a newer release (its version is {version}, this one knows {len(MIGRATIONS)}): "
             "run that release, or empty the spool"
         )
+    return version
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring a database to the current version. Raises StoreError for one from a newer release."""
+    version = known_version(connection)
     for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
         connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
 

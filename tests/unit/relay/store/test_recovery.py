@@ -287,6 +287,20 @@ async def test_a_text_that_is_no_text_any_more_keeps_nobody_from_reading_the_que
         await store.close()
 
 
+async def test_a_damaged_spool_of_a_newer_release_is_left_to_it(tmp_path: Path) -> None:
+    """What it keeps in tables of its own would not be salvaged here."""
+    database = (await spool_with_mail(tmp_path)) / "relay.db"
+    connection = sqlite3.connect(database)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    damage_an_index(tmp_path)
+    before = database.read_bytes()
+    with pytest.raises(StoreError, match="newer release"):
+        await opened(tmp_path)
+    assert database.read_bytes() == before
+    assert not (tmp_path / "quarantine").exists()
+
+
 async def test_an_event_whose_index_is_damaged_is_dropped_in_its_time_with_the_others(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path)
     await store.open()
