@@ -37,16 +37,12 @@ def prepare(layout: Layout) -> tuple[sqlite3.Connection, list[str]]:
     for directory in (layout.directory, layout.incoming, layout.spool):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     said = _before_opening(layout)
-    unread: list[str] = []
     try:
-        connection = _sound(layout, unread)
+        connection = _sound(layout, said)
     except _Damaged as damage:
         said.append(salvage.salvage(layout, str(damage)))
-        connection = _sound(layout, unread)
+        connection = _sound(layout, said)
     try:
-        said += unread
-        if unread and (kept := salvage.set_aside_contents(layout, _in_files(connection))):
-            said.append(kept)
         said += _clear_strays(layout, connection)
         said += _damaged_files(layout, connection)
         # The first transaction creates the log: with it in the directory the directory can be made durable.
@@ -73,16 +69,19 @@ def _before_opening(layout: Layout) -> list[str]:
     return [f"there was no database {layout.database}: {said}"] if said else []
 
 
-def _sound(layout: Layout, unread: list[str]) -> sqlite3.Connection:
+def _sound(layout: Layout, said: list[str]) -> sqlite3.Connection:
     """The database, checked and of the current version. Raises _Damaged, and sqlite3.Error for everything else.
 
-    What is in its log and could not be read is set aside, and said in `unread`.
+    A log of which a part could not be read is set aside, and that is added to what is `said`.
     """
     database = layout.database
     connection: sqlite3.Connection | None = None
     try:
         connection = schema.connect(database)
-        unread += _set_log_aside(layout, connection)
+        if broken := _log_is_broken(layout, connection):
+            said.append(f"{broken}; {_set_log_aside(layout, connection)}")
+            connection.close()  # what was kept must not be written to any more
+            connection = schema.connect(database)
         schema.known_version(connection)  # what a newer release would salvage, this one must not
         _check(database, connection, "quick_check(3)")
         schema.migrate(connection)
@@ -103,25 +102,32 @@ def _sound(layout: Layout, unread: list[str]) -> sqlite3.Connection:
     return connection
 
 
-def _set_log_aside(layout: Layout, connection: sqlite3.Connection) -> list[str]:
-    """Keep a copy of a log that is damaged amid what was acknowledged. Before anything is written to it!"""
+def _log_is_broken(layout: Layout, connection: sqlite3.Connection) -> str:
+    """How much of the log is not read though it was acknowledged, in words; "" for none. Nothing is written to it."""
     log = wal.of(layout.database)
     if not log.exists():
-        return []
+        return ""
     try:  # tells how much of it was read, too
         _, frames, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
-            return []
+            return ""
         raise
     (page_size,) = connection.execute("PRAGMA page_size").fetchone()
     count = wal.unread(log, max(0, frames), page_size)
     if count <= wal.UNFINISHED:
-        return []
-    return [
-        f"the database's log was damaged: what the last {count} transactions in it had changed is lost;"
-        f" it is kept as {salvage.copy_aside(layout, log)}"
-    ]
+        return ""
+    return f"the database's log was damaged: what the last {count} transactions in it had changed may be lost"
+
+
+def _set_log_aside(layout: Layout, connection: sqlite3.Connection) -> str:
+    """Keep the log, and the contents of which only it has told; where, in words.
+
+    At once: the connection removes it when it is closed, whatever else fails.
+    """
+    aside = salvage.link_aside(layout, wal.of(layout.database))
+    contents = salvage.set_aside_contents(layout, _in_files(connection))
+    return f"it is kept as {aside}; {contents}" if contents else f"it is kept as {aside}"
 
 
 def _check(database: Path, connection: sqlite3.Connection, check: str) -> None:
@@ -156,6 +162,8 @@ def _clear_strays(layout: Layout, connection: sqlite3.Connection) -> list[str]:
 
 def _in_files(connection: sqlite3.Connection) -> set[str]:
     """The messages whose content is a file."""
+    if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'messages'").fetchone():
+        return set()
     return {message for (message,) in connection.execute("SELECT id FROM messages WHERE content IS NULL")}
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sqlite3
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
@@ -55,8 +54,7 @@ def finish(layout: Layout, why: str = "it was being salvaged when the relay was 
     """Set the damaged database and unknown contents aside, then put the complete new one in force."""
     counts, known = _told(layout.salvaged)
     # Named by when the new one was complete: the same name, however often this is begun.
-    complete = datetime.fromtimestamp(layout.salvaged.stat().st_mtime, UTC)
-    aside = layout.quarantine / f"relay-{complete:%Y%m%dT%H%M%S.%fZ}.db"
+    aside = layout.quarantine / f"relay-{_stamp(layout.salvaged)}.db"
     layout.quarantine.mkdir(mode=0o700, exist_ok=True)
     # The log last: until the database is safely out of the way, it needs its log.
     for suffixes in (("",), ("-wal", "-shm")):
@@ -89,28 +87,30 @@ def set_aside_contents(layout: Layout, known: Collection[str] = ()) -> str:
 
 def set_aside(layout: Layout, path: Path) -> Path:
     """Move something damaged out of the way, to be looked at; where it is then. Raises OSError."""
-    aside = _free_name(layout, path)
+    layout.quarantine.mkdir(mode=0o700, exist_ok=True)
+    aside, number = layout.quarantine / path.name, 0
+    while os.path.lexists(aside):
+        number += 1
+        aside = aside.with_name(f"{path.name}.{number}")
     path.rename(aside)
     sync_directory(layout.quarantine)
     sync_directory(path.parent)
     return aside
 
 
-def copy_aside(layout: Layout, path: Path) -> Path:
-    """Keep a copy of something damaged that is still in use; where. Raises OSError."""
-    aside = _free_name(layout, path)
-    shutil.copyfile(path, aside)
+def link_aside(layout: Layout, path: Path) -> Path:
+    """Keep a damaged file aside under a second name, until its first one is removed; where. Raises OSError."""
+    layout.quarantine.mkdir(mode=0o700, exist_ok=True)
+    aside = layout.quarantine / f"{path.name}-{_stamp(path)}"
+    with contextlib.suppress(FileExistsError):  # by a start that was cut short
+        aside.hardlink_to(path)
     sync_directory(layout.quarantine)
     return aside
 
 
-def _free_name(layout: Layout, path: Path) -> Path:
-    layout.quarantine.mkdir(mode=0o700, exist_ok=True)
-    aside, number = layout.quarantine / path.name, 0
-    while os.path.lexists(aside):
-        number += 1
-        aside = aside.with_name(f"{path.name}.{number}")
-    return aside
+def _stamp(path: Path) -> str:
+    """When a file was last written, as a part of names."""
+    return f"{datetime.fromtimestamp(path.stat().st_mtime, UTC):%Y%m%dT%H%M%S.%fZ}"
 
 
 def keep_aside(layout: Layout, name: str, octets: bytes) -> Path:

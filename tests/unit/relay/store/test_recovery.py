@@ -219,6 +219,10 @@ async def test_the_spool_of_an_older_release_goes_on(tmp_path: Path, damaged: bo
     assert bool(said) == damaged
 
 
+def fail(connection: sqlite3.Connection) -> int:
+    raise StoreError("not now")
+
+
 async def opened(directory: Path) -> tuple[list[str], tuple[str, ...]]:
     """Who is due after a start that must succeed, whatever was done to the files; and what was set aside."""
     store = SqliteStore(directory)
@@ -385,9 +389,12 @@ async def test_a_log_cut_short_or_overwritten_takes_away_the_latest_only(tmp_pat
     assert len(seen) > 5
 
 
+@pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("place", [20, 40, 150_000])  # in the log's header, in its first frame, further on
-async def test_a_log_that_is_damaged_amid_what_was_acknowledged_is_kept_and_said(tmp_path: Path, place: int) -> None:
-    """Read it is not, what follows the damage; but its contents are no strays."""
+async def test_a_log_that_is_damaged_amid_what_was_acknowledged_is_kept_and_said(
+    tmp_path: Path, place: int, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """What follows the damage is not read; but the contents that it told of are no strays."""
     store = SqliteStore(tmp_path / "sound")
     await store.open()
     for address in _SMALL:
@@ -399,10 +406,16 @@ async def test_a_log_that_is_damaged_amid_what_was_acknowledged_is_kept_and_said
     log = bytearray((killed / "relay.db-wal").read_bytes())
     log[place] ^= 1
     (killed / "relay.db-wal").write_bytes(log)
+    if fails:  # the start, for another reason: the log goes with the connection all the same
+        with monkeypatch.context() as patched:
+            patched.setattr(schema, "known_version", fail)
+            with pytest.raises(StoreError, match="not now"):
+                await opened(killed)
     due, quarantined = await opened(killed)
     assert due == _SMALL[: len(due)]
     assert len(due) < len(_SMALL)
-    assert "log was damaged" in quarantined[0]
-    assert (killed / "quarantine" / "relay.db-wal").read_bytes() == log
+    assert fails or "log was damaged" in quarantined[0]
+    (kept,) = (killed / "quarantine").glob("relay.db-wal*")
+    assert kept.read_bytes() == log
     assert (killed / "quarantine" / "big").read_bytes() == _BIG
     assert (await opened(killed))[1] == ()
