@@ -36,6 +36,8 @@ RETRY_FIRST = 0.3
 RETRY_LONGEST = 10.0
 
 _TIMEOUT = aiohttp.ClientTimeout(total=3.0)
+_SILENT_TIMEOUT = aiohttp.ClientTimeout(total=1.0)
+"""For a relay that let time run out last time: those of a node that is down must not keep all workers waiting."""
 _ANSWER_LIMIT = 262_144
 """Octets: a relay with 200 paused accounts says some 60,000."""
 
@@ -68,10 +70,11 @@ class RelayPods:
         self._session: aiohttp.ClientSession | None = None
         self._attempts: dict[str, int] = {}
         self._due: dict[str, float] = {}
+        self._silent: dict[str, str] = {}  # the addresses at which nothing answered in time, by the pod's name
         self._clock = time.monotonic
 
     async def __aenter__(self) -> RelayPods:
-        self._session = aiohttp.ClientSession(timeout=_TIMEOUT)
+        self._session = aiohttp.ClientSession()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -128,8 +131,17 @@ class RelayPods:
             self._due.pop(pod.uid, None)
 
     async def _look(self, pod: RelayPod) -> PodObservation:
-        """One relay. No answer twice in a row: nothing is known of what it has loaded."""
-        state = await self._readiness(pod) or await self._readiness(pod) or _Readiness()
+        """One relay. No answer twice in a row: nothing is known of what it has loaded.
+
+        One that let the time run out is asked once, and briefly, until it answers.
+        """
+        if self._silent.get(pod.name) == pod.address:
+            found = await self._readiness(pod, _SILENT_TIMEOUT)
+        else:
+            found = await self._readiness(pod, _TIMEOUT) or await self._readiness(pod, _TIMEOUT)
+        if found is not None:
+            self._silent.pop(pod.name, None)
+        state = found or _Readiness()
         return PodObservation(
             name=pod.name,
             ready=pod.ready,
@@ -142,14 +154,16 @@ class RelayPods:
             },
         )
 
-    async def _readiness(self, pod: RelayPod) -> _Readiness | None:
+    async def _readiness(self, pod: RelayPod, timeout: aiohttp.ClientTimeout) -> _Readiness | None:
         if not pod.address or self._session is None:
             return None
         host = f"[{pod.address}]" if ":" in pod.address else pod.address
         try:
-            async with self._session.get(f"http://{host}:{OBSERVE_PORT}/readyz") as response:
+            async with self._session.get(f"http://{host}:{OBSERVE_PORT}/readyz", timeout=timeout) as response:
                 return msgspec.json.decode(await _body(response), type=_Readiness)
         except (aiohttp.ClientError, TimeoutError, OSError, msgspec.DecodeError) as error:
+            if isinstance(error, TimeoutError):
+                self._silent[pod.name] = pod.address
             log.debug("a relay does not answer", pod=pod.name, error=str(error) or type(error).__name__)
             return None
 

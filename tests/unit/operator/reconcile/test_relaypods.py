@@ -9,6 +9,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 
@@ -52,9 +53,12 @@ def pod(**more: Any) -> RelayPod:
 @pytest.fixture
 async def relay(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[dict[str, Any]]:
     """A relay's /readyz whose answer can be set."""
-    state: dict[str, Any] = {"status": 200, "body": {}}
+    state: dict[str, Any] = {"status": 200, "body": {}, "speaks": asyncio.Event(), "asked": 0}
+    state["speaks"].set()
 
     async def readyz(request: web.Request) -> web.StreamResponse:
+        state["asked"] += 1
+        await state["speaks"].wait()
         response = web.StreamResponse(status=state["status"])
         await response.prepare(request)
         text = json.dumps(state["body"]).encode()
@@ -70,6 +74,7 @@ async def relay(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[dict[str, Any]
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     monkeypatch.setattr(relaypods, "OBSERVE_PORT", runner.addresses[0][1])
     yield state
+    state["speaks"].set()
     await runner.cleanup()
 
 
@@ -163,3 +168,23 @@ async def test_pods_that_end_or_are_gone_are_not_touched(pods: RelayPods, api: A
     assert not await pods.announce([pod()], "h", "s", again=False)
     seen = await pods.observe(RelaySet(1, 0), [pod(terminating=True)])
     assert seen.pods == ()
+
+
+async def test_a_relay_that_did_not_answer_costs_little_until_it_does(
+    pods: RelayPods, relay: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relaypods, "_TIMEOUT", aiohttp.ClientTimeout(total=0.2))
+    relay["body"] = {"configHash": "h"}
+    relay["speaks"].clear()
+    one = pod(address="127.0.0.1")
+    for _ in range(3):
+        (seen,) = (await pods.observe(RelaySet(1, 1), [one])).pods
+        assert seen.config_hash == ""
+    assert relay["asked"] == 2 + 1 + 1, "twice at first, then once each time"
+    relay["speaks"].set()
+    monkeypatch.setattr(relaypods, "_SILENT_TIMEOUT", aiohttp.ClientTimeout(total=30.0))
+    (seen,) = (await pods.observe(RelaySet(1, 1), [one])).pods
+    assert seen.config_hash == "h"
+    relay["speaks"].clear()
+    await pods.observe(RelaySet(1, 1), [one])
+    assert relay["asked"] == 4 + 1 + 2, "it has answered since"
