@@ -23,8 +23,13 @@ Fields = dict[str, Any]
 `.` is the node itself. A leaf stands for all that is below it (atomic lists and maps)."""
 
 _UNGUARDED = frozenset({"f:metadata", "f:status", "f:apiVersion", "f:kind"})
-_TOLERATED = (("f:spec", "f:template", "f:metadata", "f:annotations"),)
-"""`kubectl rollout restart` works by an annotation of the template: taking it out would restart once more."""
+_TOLERATED = (
+    ("f:spec", "f:template", "f:metadata", "f:annotations"),
+    ("f:spec", "f:loadBalancerClass"),
+    ("f:spec", "f:loadBalancerIP"),
+)
+"""`kubectl rollout restart` works by an annotation of the template: taking it out would restart once more. Clusters'
+load balancers write the class (which cannot be changed: a Service without it is refused) and the address."""
 _VOLATILE = frozenset({"resourceVersion", "managedFields", "generation", "creationTimestamp", "selfLink"})
 
 

@@ -149,3 +149,25 @@ def test_the_digest_follows_content_and_not_book_keeping() -> None:
     assert exact.digest(one) == exact.digest(other)
     other["spec"]["replicas"] = 2
     assert exact.digest(one) != exact.digest(other)
+
+
+def test_what_a_clusters_load_balancer_writes_into_a_service_stays() -> None:
+    wanted: dict[str, Any] = {"metadata": {"name": "acme-relay"}, "spec": {"type": "LoadBalancer"}}
+    # A webhook's part in a request counts as the request's own.
+    webhook = {
+        "manager": "malote-operator",
+        "operation": "Update",
+        "fieldsV1": {"f:spec": {"f:loadBalancerClass": {}}},
+    }
+    controller = by("kube-vip", {"f:spec": {"f:loadBalancerIP": {}}})
+    other = by("kubectl", {"f:spec": {"f:externalIPs": {}}})
+    present: dict[str, Any] = {
+        "spec": {"type": "LoadBalancer", "loadBalancerClass": "c", "loadBalancerIP": "192.0.2.1"}
+    }
+    present["metadata"] = {"name": "acme-relay", "managedFields": [webhook, controller]}
+    assert exact.excess(present, wanted) == {}
+    assert not exact.contested(present, "malote-operator")
+    present["spec"]["externalIPs"] = ["192.0.2.2"]
+    present["metadata"]["managedFields"].append(other)
+    assert exact.excess(present, wanted) == {"f:spec": {"f:externalIPs": {}}}
+    assert exact.contested(present, "malote-operator")
