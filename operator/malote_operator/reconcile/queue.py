@@ -119,7 +119,7 @@ class Queue:
         It comes at once if it was added urgently meanwhile.
         """
         failures = self._failures[key] = self._failures.get(key, 0) + 1
-        pause = max(at_least, min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(failures - 1, 16)))
+        pause = min(LONGEST_DELAY, max(at_least, FIRST_DELAY * 2.0 ** min(failures - 1, 16)))
         # What was added meanwhile waits for the same pause: an event must not turn a failure into a storm.
         changed = self._again.pop(key, False)
         self._finish(key)

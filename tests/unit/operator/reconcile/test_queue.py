@@ -183,3 +183,9 @@ async def test_times_far_away_take_no_more_room_with_each_visit(queue: Queue, cl
     assert len(queue._heap) < 2_000
     clock.now += 40 * 86400
     assert [await queue.take(), await queue.take()] == [B, A]
+
+
+async def test_whoever_stands_before_the_api_server_cannot_ask_for_hours(queue: Queue) -> None:
+    queue.add(A)
+    await queue.take()
+    assert queue.failed(A, at_least=3600.0) == LONGEST_DELAY
