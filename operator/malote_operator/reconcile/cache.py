@@ -153,6 +153,15 @@ class Cache:
         plan = known.spec.plan_ref.name
         return plan not in self.plans and Key(PLAN.name, "", plan) in self.unreadable
 
+    def hides_domains(self, tenant: Tenant) -> bool:
+        """Whether a SendingDomain in the tenant's namespaces was never understood by this process."""
+        return any(
+            key.kind == SENDING_DOMAIN.name
+            and key.namespace in tenant.spec.namespaces
+            and (key.namespace, key.name) not in self.domains
+            for key in self.unreadable
+        )
+
     def present_domain_uids(self, tenant: str) -> frozenset[str]:
         """Those of SendingDomains whose keys and claims must be kept: readable ones of the tenant that stay, and
         every unreadable one (nobody knows whose it is)."""

@@ -111,9 +111,10 @@ class Tenants:
         if tenant is None or tenant.metadata.deletion_timestamp is not None:
             return None
         self._uids[key.name] = tenant.metadata.uid
-        if context.cache.in_the_dark(key.name) and tenant.spec.suspend is None:
-            # Its plan says why. Taken for a plan that is not there, all its tenants' relays would be closed.
-            log.warning("the plan cannot be understood: the relay goes on as it is", tenant=key.name)
+        riddle = context.cache.in_the_dark(key.name) or context.cache.hides_domains(tenant)
+        if riddle and tenant.spec.suspend is None:
+            # Plan or SendingDomain says why. Taken for absent, it would close the relay, or the domain in it.
+            log.warning("its plan or a domain cannot be understood: the relay goes on as it is", tenant=key.name)
             return PROBLEM_PAUSE
         world = await self._see(tenant)
         decision = policy.decide(tenant, world, context.settings, context.now())

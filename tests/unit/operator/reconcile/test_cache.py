@@ -227,6 +227,11 @@ def test_what_was_never_understood_leaves_its_tenants_in_the_dark(cache: Cache) 
     assert fresh.in_the_dark("acme")
     fresh.update(TENANT, obj("Tenant", "odd", 3, spec={"planRef": 1}))
     assert fresh.in_the_dark("odd")
+    assert not fresh.hides_domains(fresh.tenants["acme"])
+    fresh.update(SENDING_DOMAIN, obj("SendingDomain", "odd", 9, "n", spec={"tenantRef": 1}))
+    assert fresh.hides_domains(fresh.tenants["acme"])
+    cache.update(SENDING_DOMAIN, obj("SendingDomain", "d", 9, "n", spec={"tenantRef": 1}))
+    assert not cache.hides_domains(cache.tenants["acme"]), "what it said before stays in force"
     fresh.remove(("Plan", "", "p"))
     assert not fresh.in_the_dark("acme"), "a plan that is not there is no riddle"
 

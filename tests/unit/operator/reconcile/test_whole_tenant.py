@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from malote_operator.dns.model import Answer, Observation, Outcome
-from malote_operator.kube.kinds import PLAN, STATEFUL_SET, TENANT, Kind
+from malote_operator.kube.kinds import PLAN, SENDING_DOMAIN, STATEFUL_SET, TENANT, Kind
 from malote_operator.policy.model import PodObservation, RelayObservation
 from malote_operator.reconcile.assembly import Operator, assemble
 from malote_operator.reconcile.checks import Checks
@@ -251,3 +251,15 @@ async def test_a_plan_that_is_not_understood_after_a_restart_closes_no_relay_and
     await operator.engine._reconcilers[TENANT.name](Key(TENANT.name, "", "acme"))
     config = decode(server.data("acme-relay")["relay.json"])
     assert (config.submission.open, config.delivery.frozen) == (is_open, not is_open)
+
+
+async def test_a_domain_that_is_not_understood_after_a_restart_leaves_the_relay_as_it_runs() -> None:
+    server = await visited(Settings())
+    server.objects["Secret", "acme-relay"]["data"]["relay.json"] = base64.b64encode(b"as it runs").decode()
+    operator = started(Settings(), server, {})
+    metadata = {"name": "acme", "uid": "u", "resourceVersion": "2"}
+    operator.context.cache.update(TENANT, {"metadata": metadata, "spec": SPEC | {"namespaces": ["acme"]}})
+    riddle = {"metadata": metadata | {"namespace": "acme"}, "spec": {"tenantRef": 1}}
+    operator.context.cache.update(SENDING_DOMAIN, riddle)
+    assert await operator.engine._reconcilers[TENANT.name](Key(TENANT.name, "", "acme"))
+    assert server.data("acme-relay")["relay.json"] == b"as it runs"
