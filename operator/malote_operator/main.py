@@ -117,7 +117,15 @@ async def _work(operator: Operator, leadership: Leadership, connection: Connecti
             metrics.LEADER.set(0)
 
     async def lead() -> None:
-        await operator.engine.warm()
+        # Without an API server the first listing does not end: a signal to stop must not wait for that.
+        first = [asyncio.ensure_future(operator.engine.warm()), asyncio.ensure_future(stop.wait())]
+        try:
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+            if first[0].done():
+                await first[0]
+        finally:
+            for one in first:
+                one.cancel()
         await leadership.run(held, stop)
 
     async def guarded(work: Coroutine[Any, Any, None]) -> None:
