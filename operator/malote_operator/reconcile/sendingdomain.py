@@ -8,7 +8,7 @@ import structlog
 
 from malote_operator.api.domainclaim import DomainClaim
 from malote_operator.api.sendingdomain import SendingDomain
-from malote_operator.kube.errors import AlreadyExists, Forbidden, Invalid, NameConflict, NotFound
+from malote_operator.kube.errors import AlreadyExists, ApiError, Forbidden, Invalid, NameConflict, NotFound
 from malote_operator.kube.kinds import DOMAIN_CLAIM, SENDING_DOMAIN, TENANT
 from malote_operator.policy import domain as policy
 from malote_operator.policy import returnpath
@@ -82,8 +82,13 @@ class SendingDomains:
         cache = self._context.cache
         present = {domain.metadata.uid for domain in cache.domains.values()} | cache.unreadable_uids()
         for claim in list(self._context.cache.claims.values()):
-            if claim.spec.uid not in present:
+            if claim.spec.uid in present:
+                continue
+            try:
                 await self._release(claim)
+            except ApiError as error:
+                # Everything waits for the sweep, and the next one tries again.
+                log.error("a claim could not be released", domain=claim.spec.domain, error=str(error))
         for uid in set(self._told) - present:
             del self._told[uid]
         self._context.checks.keep(present | {tenant.metadata.uid for tenant in cache.tenants.values()})

@@ -9,7 +9,7 @@ import pytest
 from tests.unit.operator.policy import worlds
 
 from malote_operator.api.tenant import Tenant
-from malote_operator.kube.errors import AlreadyExists, Invalid
+from malote_operator.kube.errors import AlreadyExists, Forbidden, Invalid
 from malote_operator.kube.kinds import DOMAIN_CLAIM, PLAN, SENDING_DOMAIN, TENANT, Kind
 from malote_operator.policy.model import DkimPublicKey
 from malote_operator.reconcile.assembly import assemble
@@ -31,6 +31,8 @@ class Server:
     def __init__(self) -> None:
         self.taken = 0
         self.old = False
+        self.protected: set[str] = set()
+        self.released: list[str] = []
         self.version = 10
         self.claims: list[str] = []
         self.statuses: list[dict[str, Any]] = []
@@ -44,6 +46,9 @@ class Server:
         return body
 
     async def delete(self, kind: Kind, name: str, namespace: str = "", *, uid: str = "") -> bool:
+        if name in self.protected:
+            raise Forbidden("DELETE /x: a policy forbids it", status=403)
+        self.released.append(name)
         return True
 
     async def find(self, kind: Kind, name: str, namespace: str = "") -> None:
@@ -148,3 +153,16 @@ async def test_a_status_that_an_older_crd_does_not_take_keeps_no_domain_from_bei
     assert server.claims == ["uid-1"]
     assert wait is not None, "the next look at its records"
     assert len(context.queue) > 0, "its tenant is told"
+
+
+async def test_a_claim_that_cannot_be_released_keeps_no_other_and_no_start_waiting(
+    server: Server, context: Context, domains: SendingDomains
+) -> None:
+    for name in ("gone.example", "left.example"):
+        context.cache.update(DOMAIN_CLAIM, raw(worlds.claim("uid-of-none", name=name)))
+    server.protected = {"gone.example"}
+    await domains.sweep()
+    assert server.released == ["left.example"]
+    server.protected.clear()
+    await domains.sweep()
+    assert server.released == ["left.example", "gone.example"]
