@@ -241,11 +241,16 @@ def record(connection: sqlite3.Connection, outcomes: Sequence[Outcome]) -> Ended
     )
 
 
-def move_held(connection: sqlite3.Connection, plan: Respread) -> dict[Hour, int]:
+def move_held(connection: sqlite3.Connection, plan: Respread) -> dict[Hour, int] | None:
     """Give held recipients their new hours; how many each later hour holds then.
+
+    None when a later hour has begun meanwhile: the plan had to wait for room for too long. What it would have put off
+    is on its way, and what was accepted since is not its own.
 
     The database decides what is held: should it have more than the plan says, the rest goes to the plan's last hour.
     """
+    if connection.execute("SELECT 1 FROM clock WHERE latest_hour > ?", (plan.current,)).fetchone():
+        return None
     held = connection.execute(
         "SELECT id FROM recipients WHERE next_attempt_at >= ? AND attempts = 0 AND hour > ? ORDER BY hour, id",
         ((plan.current + 1) * _SECONDS_PER_HOUR, plan.current),

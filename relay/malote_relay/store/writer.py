@@ -255,7 +255,7 @@ class Writer:
 
     def _alone(self, operation: Alone) -> Any:
         connection, work, tally = self._connection, operation.work, self.tally
-        held: dict[Hour, int] = {}
+        held: dict[Hour, int] | None = None
         changed: Any
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -263,7 +263,7 @@ class Writer:
                 transactions.begun(connection, work.current)
             if isinstance(work, Respread):
                 held = transactions.move_held(connection, work)
-                changed = sum(held.values())
+                changed = sum(held.values()) if held else 0
             elif isinstance(work, ClockBack):
                 changed = transactions.bring_forward(connection, work)
             else:
@@ -273,7 +273,8 @@ class Writer:
             self._roll_back()
             raise
         if isinstance(work, Respread):
-            tally.held = {hour: n for hour, n in tally.held.items() if hour <= work.current} | held
+            if held is not None:
+                tally.held = {hour: n for hour, n in tally.held.items() if hour <= work.current} | held
         elif isinstance(work, ClockBack):
             tally.held = {hour: n for hour, n in tally.held.items() if hour > work.current}
         if operation.checkpoint:

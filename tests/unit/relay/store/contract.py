@@ -363,6 +363,21 @@ class StoreContract:
         recovered = await make_store_and_open(make_store)
         assert recovered == {HOUR: HourCharge(3, 0), HOUR + 1: HourCharge(2, 2), HOUR + 2: HourCharge(2, 2)}
 
+    async def test_a_respread_that_waited_for_room_until_another_hour_moves_nothing(
+        self, make_store: Callable[[], Store]
+    ) -> None:
+        store = make_store()
+        await store.open()
+        later = HOUR + 1
+        first, _second = await store.accept(message([held(f"{n}@x.example", later) for n in range(2)]))
+        await store.record([delivered(first)])
+        new = message([NewRecipient("new@x.example", later)], at=later * 3600.0 + 5)
+        await store.accept(dataclasses.replace(new, accepted_in=later))
+        await store.respread(Respread(HOUR, [(later, 1), (later + 1, 1)]))
+        assert addresses(await store.due(later * 3600.0 + 5, 10)) == ["1@x.example", "new@x.example"]
+        await store.close()
+        assert await make_store_and_open(make_store) == {later: HourCharge(3, 2)}
+
     async def test_after_the_clock_went_back_nothing_waits_for_the_time_it_had(self, store: Store) -> None:
         day, hour = 86_400.0, HOUR + 24
         ahead = NOW + day
