@@ -27,7 +27,7 @@ Reservations need no rebuilding: the sessions that had them are gone.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from malote_relay.store.model import Hour, HourCharge, Respread
@@ -63,11 +63,15 @@ class OverLimit:
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """The hour a recipient is charged to. `not_before` is that hour's start when `held`, else 0: at once."""
+    """The hour a recipient is charged to. `not_before` is that hour's start when `held`, else 0: at once.
+
+    `spreads` is how often held mail had been given other hours before.
+    """
 
     hour: Hour
     held: bool
     not_before: float
+    spreads: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,8 @@ class HourWindow:
         self._latest = latest_hour
         self._charged: dict[Hour, int] = {hour: charge.charged for hour, charge in hours.items()}
         self._held: dict[Hour, int] = {hour: charge.held for hour, charge in hours.items() if charge.held}
+        self._spreads = 0
+        self._spread: dict[Hour, int] = {}  # the last time, without the gaps known since
         self._open: set[int] = set()
         self._serial = 0
 
@@ -130,10 +136,12 @@ class HourWindow:
     def refund(self, charges: Iterable[Charge]) -> None:
         """Take back the charges of a message that could not be committed."""
         for charge in charges:
-            if self._charged.get(charge.hour, 0) > 0:
-                self._charged[charge.hour] -= 1
-            if charge.held and self._held.get(charge.hour, 0) > 0:
-                self._held[charge.hour] -= 1
+            moved = charge.held and charge.spreads != self._spreads
+            hour = self._gap() if moved else charge.hour
+            if self._charged.get(hour, 0) > 0:
+                self._charged[hour] -= 1
+            if charge.held and self._held.get(hour, 0) > 0:
+                self._held[hour] -= 1
 
     def set_plan(self, limit: int, tolerance_percent: int, now: float) -> Respread | None:
         """Put another plan in force; the answer is for `Store.respread` (see `settle`)."""
@@ -152,6 +160,8 @@ class HourWindow:
         spread = spread_over_hours(sum(held.values()), current, self._charged.get(current, 0), self._limit)
         if dict(spread) == held:
             return None
+        self._spreads += 1
+        self._spread = dict(spread)
         for hour in held:
             del self._held[hour]
             del self._charged[hour]
@@ -188,7 +198,13 @@ class HourWindow:
             hour += 1
         self._charged[hour] = self._charged.get(hour, 0) + 1
         self._held[hour] = self._held.get(hour, 0) + 1
-        return Charge(hour, held=True, not_before=start_of(hour))
+        return Charge(hour, held=True, not_before=start_of(hour), spreads=self._spreads)
+
+    def _gap(self) -> Hour:
+        """Where held mail that was spread has a gap, if one of it never came: the others have moved up (`Store`)."""
+        hour = max((hour for hour, count in self._spread.items() if count > 0), default=0)
+        self._spread[hour] = self._spread.get(hour, 0) - 1
+        return hour
 
     def _room(self, hour: Hour) -> int:
         """How many units could be charged if `hour` were the current one."""

@@ -115,6 +115,22 @@ def test_a_refund_lets_nobody_overtake_what_is_held() -> None:
     assert send(hours, 1) == [Charge(HOUR + 1, True, NEXT)]
 
 
+def test_what_fails_after_held_mail_was_spread_leaves_its_gap_where_the_store_has_it() -> None:
+    hours = window(4, 100)
+    *_, failing = send(hours, 7)
+    assert hours.set_plan(2, 0, NOW) == Respread(HOUR, ((HOUR + 1, 2), (HOUR + 2, 1)))
+    hours.refund([failing])
+    assert hours.usage(NEXT) == Usage(HOUR + 1, 2, 0, 0, 2, 0), "the store has two in this hour, and none after it"
+
+
+def test_what_fails_after_held_mail_was_let_go_leaves_its_unit_to_others() -> None:
+    hours = window(4, 100)
+    *_, failing = send(hours, 7)
+    assert hours.set_plan(10, 0, NOW) == Respread(HOUR, ((HOUR, 3),))
+    hours.refund([failing])
+    assert len(send(hours, 10)) == 4
+
+
 def test_a_clock_that_steps_back_never_reopens_an_hour() -> None:
     hours = window(2, 0)
     send(hours, 2, NEXT)
