@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from malote_relay.config import RelayConfig, SenderMode, SenderVerification, UnknownSender
+from malote_relay.delivery.answers.classify import classify
 from malote_relay.delivery.answers.rules import Rules, load
 from malote_relay.delivery.dialogue.connection import open_session
 from malote_relay.delivery.dialogue.wire import SessionFailed
@@ -89,10 +90,15 @@ ABSENT: Final = load(Path(__file__).with_name("absent.toml"))
 
 
 def judge(host: str, reply: RemoteReply, rules: Rules = ABSENT) -> Standing:
-    """What a reply to RCPT says about the mailbox. Pure."""
+    """What a reply to RCPT says about the mailbox. Pure.
+
+    Some hosts give the code of a mailbox that is not there when it is us whom they do not want, or when the mailbox
+    is full or disabled: their words decide then, read as those of any refusal.
+    """
     if reply.accepted:
         return Standing.PRESENT
-    return Standing.UNKNOWN if rules.find(reply, host) is None else Standing.ABSENT
+    absent = rules.find(reply, host) is not None and classify(reply, host).bounce_class == "bad-mailbox"
+    return Standing.ABSENT if absent else Standing.UNKNOWN
 
 
 class Probe(Protocol):

@@ -12,6 +12,7 @@ import pytest
 
 from malote_relay.config import Delivery, Plan, RelayConfig, SenderVerification, UnknownSender
 from malote_relay.delivery.reply import Reply as RemoteReply
+from malote_relay.delivery.reply import parse
 from malote_relay.metrics import Metrics
 from malote_relay.sender_memory import SenderMemory
 from malote_relay.senders import MAX_PROBES, Finding, Senders, Standing, judge, reachable
@@ -19,6 +20,8 @@ from malote_relay.store.sqlite import SqliteStore
 from malote_relay.submission.address import Mailbox
 
 ANA = Mailbox("ana", "acme.example")
+REPLIES = Path(__file__).with_name("delivery") / "answers" / "replies.tsv"
+"""Replies of real hosts, with what a person takes them to mean."""
 
 
 class Provider:
@@ -78,10 +81,23 @@ class Fixture:
         ),
         ("mx.yandex.ru", 550, "5.7.1 No such user!", Standing.ABSENT),
         ("mx.yandex.ru", 550, "5.7.1 Policy rejection", Standing.UNKNOWN),
+        ("mxs.mail.ru", 550, "Message was not accepted -- invalid mailbox: user not found", Standing.ABSENT),
+        ("mxs.mail.ru", 550, "Message was not accepted -- invalid mailbox: account is disabled", Standing.UNKNOWN),
+        ("mta6.am0.yahoodns.net", 552, "1 Requested mail action aborted, mailbox not found", Standing.ABSENT),
+        ("mta6.am0.yahoodns.net", 554, "dd This user doesn't have a x.example account", Standing.ABSENT),
+        ("mta6.am0.yahoodns.net", 550, "Requested action not taken: mailbox unavailable", Standing.UNKNOWN),
     ],
 )
 def test_only_a_clear_no_means_absent(host: str, code: int, text: str, standing: Standing) -> None:
     assert judge(host, RemoteReply(code, (text,))) is standing
+
+
+def test_no_reply_about_something_else_means_absent_whatever_its_code() -> None:
+    """Such as GoDaddy's "550 5.1.1 ... has sent to too many recipients this hour", or a mailbox that is full."""
+    told = [line.split("\t") for line in REPLIES.read_text("utf-8").splitlines() if line[:1] not in ("", "#")]
+    others = [(host, reply) for bounce_class, _, host, reply, *_ in told if bounce_class != "bad-mailbox"]
+    assert len([reply for _, reply in others if " 5.1.1" in reply or "#5.1.1" in reply]) >= 10
+    assert [reply for host, reply in others if judge(host, parse(reply)) is not Standing.UNKNOWN] == []
 
 
 @pytest.mark.parametrize(
