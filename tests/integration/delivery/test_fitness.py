@@ -43,6 +43,40 @@ async def test_what_the_server_cannot_take_is_refused_here_with_the_right_code(
         assert heard[0].heard[1:] == ["QUIT"]
 
 
+@pytest.mark.parametrize("address", ["josé@shop.example", "bia@shop.example>\r\nRSET"])
+async def test_a_server_is_not_asked_for_an_address_that_it_cannot_be_told(address: str) -> None:
+    """RFC 6531 section 3.2. What it says to octets that it does not know would be no word about the mailbox."""
+
+    async def script(one: Scripted) -> None:
+        await one.greet()
+        while (await one.hear()) != "QUIT":
+            one.say("550 5.1.1 no such user")
+
+    async with scripted(script) as (port, heard):
+        one = await session(port)
+        mail, rcpt = await one.ask(address)
+        assert (mail.code, rcpt) == (553, None)
+        await one.quit()
+        assert heard[0].heard[1:] == ["QUIT"]
+
+
+async def test_a_server_with_smtputf8_is_asked_for_an_address_in_utf8() -> None:
+    async def script(one: Scripted) -> None:
+        await one.greet("SMTPUTF8")
+        for _ in range(2):
+            await one.hear()
+            one.say("250 ok")
+        await one.hear()
+
+    async with scripted(script) as (port, heard):
+        one = await session(port)
+        _, rcpt = await one.ask("josé@shop.example")
+        assert rcpt is not None
+        assert rcpt.accepted
+        await one.quit()
+        assert heard[0].heard[1:3] == ["MAIL FROM:<> SMTPUTF8", "RCPT TO:<josé@shop.example>"]
+
+
 async def test_a_recipient_that_the_server_cannot_take_costs_the_others_nothing() -> None:
     async def script(it: Scripted) -> None:
         await it.greet("PIPELINING")

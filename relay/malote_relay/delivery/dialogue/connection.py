@@ -376,11 +376,14 @@ class Session:
     async def ask(self, recipient: str) -> tuple[Reply, Reply | None]:
         """Ask whether `recipient` would be taken, from the null sender, and go no further: a call-out.
 
-        The replies to MAIL and to RCPT; the latter is None when MAIL was refused. Raises SessionFailed.
+        The replies to MAIL and to RCPT; the latter is None when MAIL was refused, or the server cannot be told the
+        address: the former says so then. Raises SessionFailed.
         """
         if FORBIDDEN.search(recipient):
             return FORBIDDEN_REPLY, None
-        utf8 = " SMTPUTF8" if not recipient.isascii() and "SMTPUTF8" in self._extensions else ""
+        utf8 = "" if recipient.isascii() else " SMTPUTF8"
+        if utf8 and "SMTPUTF8" not in self._extensions:
+            return Reply(553, ("5.6.7 it takes no internationalised addresses (SMTPUTF8)",)), None
         mail = await self._command(f"MAIL FROM:<>{utf8}", "MAIL")
         if not mail.accepted:
             return mail, None
