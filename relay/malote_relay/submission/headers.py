@@ -35,8 +35,15 @@ _ENDS = re.compile(rb"[^\x00\r\n]+")
 _UNICODE = frozenset(("utf-8", "utf8", "utf-7", "utf-16", "utf-16le", "utf-16be", "utf-32", "gb18030"))
 """The charsets of encoded words that have the characters of `MISLEADING`."""
 
-_ONCE = frozenset((b"date", b"reply-to", b"to", b"cc", b"message-id", b"in-reply-to", b"references", b"subject"))
-"""RFC 5322 section 3.6, without From and Sender, which the policy asks for, and Bcc, which is removed."""
+_ONCE: Final = dict.fromkeys(
+    (b"date", b"reply-to", b"to", b"cc", b"message-id", b"in-reply-to", b"references", b"subject"),
+    "RFC 5322 section 3.6",
+) | dict.fromkeys((b"content-type", b"content-transfer-encoding"), "RFC 2045 section 3")
+"""And where that is said. Without From and Sender, which the policy asks for, and Bcc, which is removed.
+
+By another Content-Type the body is another one; hosts are known to refuse such mail, and it has no 7-bit form.
+MIME-Version is often there twice, and says the same.
+"""
 
 
 MAX_FIELDS: Final = 1000
@@ -110,7 +117,7 @@ def refuse_repeated(fields: Sequence[Field]) -> None:
     for name, count in Counter(names).items():
         if count > 1 and name in _ONCE:
             label = _label_of(name)
-            raise HeaderError(f"the message has {count} {label} fields: one is allowed (RFC 5322 section 3.6)")
+            raise HeaderError(f"the message has {count} {label} fields: one is allowed ({_ONCE[name]})")
 
 
 def named(fields: Sequence[Field], name: bytes) -> list[Field]:

@@ -131,7 +131,13 @@ def test_whatever_is_accepted_the_standard_librarys_parser_reads_the_same_way(va
     assert address.domain.lower() == found.domain
 
 
-@pytest.mark.parametrize("name", ["Date", "Subject", "To", "Cc", "Message-ID", "reply-TO", "References"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Date", "Subject", "To", "Cc", "Message-ID", "reply-TO", "References", "Content-Type",
+        "Content-Transfer-Encoding",
+    ],
+)  # fmt: skip
 def test_a_field_that_may_stand_once_stands_once(name: str) -> None:
     once = f"{name}: x\r\nReceived: a\r\nReceived: b\r\nBcc: a\r\nBcc: b\r\n"
     refuse_repeated(split(once.encode())[0])
