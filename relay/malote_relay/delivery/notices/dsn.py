@@ -154,7 +154,8 @@ def _text(due: Due, name: str, words: Words, retry_until: float) -> list[str]:
     lines = [words.this_is.format(name=name), "", *_fold(intro.format(waited=waited), ""), ""]
     for one in due.outcomes:
         lines.append(f"  {_shown(one.recipient.address)}")
-        if due.kind is not Kind.RELAYED and (reason := words.reasons.get(one.bounce_class)):
+        reason = words.reason(one.bounce_class, late=due.kind is Kind.DELAYED)
+        if reason and due.kind is not Kind.RELAYED:
             lines += _fold(f"    {reason}", "    ")
         lines += [*(_who_said_what(one, words) if due.reported is None else _who_reported(one, words)), ""]
     return [*lines, *_fold(end.format(until=moment(retry_until)), "")]

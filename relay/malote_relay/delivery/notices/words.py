@@ -36,9 +36,16 @@ class Words:
     found: str
     gave_up: str
     reasons: Mapping[str, str]
+    late_reasons: Mapping[str, str]
+    """In place of those, where a delay is told of: what is only said for now, and tried again."""
     units: tuple[str, str, str, str]
     """Days, hours, minutes, seconds."""
     moment: str
+
+    def reason(self, bounce_class: str, *, late: bool) -> str:
+        """Why, and what to do about it; "" for a class without words."""
+        own = self.late_reasons.get(bounce_class, "") if late else ""
+        return own or self.reasons.get(bounce_class, "")
 
     def span(self, seconds: float) -> str:
         """A time span in words: its largest fitting unit."""
@@ -98,6 +105,12 @@ _ENGLISH: Final = Words(
         "connection": "The recipient's server could not be reached.",
         "timeout": "The recipient's server did not answer in time.",
     },
+    late_reasons={
+        "bad-mailbox": "The recipient's server does not know the mailbox, or cannot tell yet. Check the address.",
+        "bad-domain": "The domain cannot be found, or takes no mail, for now. Check the part after the @.",
+        "inactive": "The mailbox takes no mail for now: it may be disabled.",
+        "quota": "The mailbox is full. The message arrives once there is room in it.",
+    },
     units=("days", "hours", "minutes", "seconds"),
     moment="a moment",
 )
@@ -152,6 +165,12 @@ _PORTUGUESE: Final = Words(
         "greylist": "O servidor do destinatário pede a todo novo remetente que tente mais tarde.",
         "connection": "Não foi possível conectar ao servidor do destinatário.",
         "timeout": "O servidor do destinatário não respondeu a tempo.",
+    },
+    late_reasons={
+        "bad-mailbox": "O servidor do destinatário não conhece a caixa, ou ainda não sabe. Confira o endereço.",
+        "bad-domain": "O domínio não foi encontrado, ou não recebe mensagens agora. Confira a parte depois do @.",
+        "inactive": "A caixa postal não recebe mensagens por enquanto: pode estar desativada.",
+        "quota": "A caixa postal está cheia. A mensagem chegará assim que houver espaço nela.",
     },
     units=("dias", "horas", "minutos", "segundos"),
     moment="um momento",

@@ -193,6 +193,29 @@ def test_a_delay_says_until_when_it_is_tried(queued: Callable[..., Queued]) -> N
     assert returned.get_content_type() == "text/rfc822-headers"
 
 
+@pytest.mark.parametrize(
+    ("reply", "bounce_class", "told", "left_out"),
+    [
+        ("452 4.2.2 full", "quota", ("once there is room", "assim que houver"), ("Try again", "Tente daqui")),
+        ("450 4.1.1 unverified", "bad-mailbox", ("cannot tell yet", "ainda não sabe"), ("no such", "não existe")),
+        ("451 4.7.1 later", "greylist", ("to try again later", "que tente mais tarde"), ("@@", "@@")),
+    ],
+)
+def test_a_delay_gives_no_advice_that_is_for_failures(
+    queued: Callable[..., Queued],
+    reply: str,
+    bounce_class: str,
+    told: tuple[str, str],
+    left_out: tuple[str, str],
+) -> None:
+    """Nobody should send again what is still tried, or strike off a list whom the host may know tomorrow."""
+    for language, words, unsaid in zip(Language, told, left_out, strict=True):
+        late = Outcome(queued(), Result.DEFERRED, NOW + 7200, reply, bounce_class, "mx.shop.example")
+        text = " ".join(parts(notice(late, kind=Kind.DELAYED, language=language))[0].get_content().split())
+        assert words in text
+        assert unsaid not in text
+
+
 def test_passing_on_to_a_host_that_does_not_confirm_is_told_as_relayed(queued: Callable[..., Queued]) -> None:
     taken = dataclasses.replace(failed(queued(), "250 2.0.0 Taken"), result=Result.DELIVERED, bounce_class="")
     _, (_, first), _ = parts(notice(taken, kind=Kind.RELAYED))
@@ -304,6 +327,7 @@ def test_a_summary_tells_how_many_were_left_out(language: Language) -> None:
 def test_every_language_has_a_reason_for_every_class(words: Words) -> None:
     assert set(CLASSES) - {"other"} <= set(words.reasons)
     assert words.reasons.keys() == WORDS[Language.ENGLISH].reasons.keys()
+    assert words.late_reasons.keys() == WORDS[Language.ENGLISH].late_reasons.keys()
 
 
 def reported(
