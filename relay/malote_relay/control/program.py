@@ -30,6 +30,9 @@ SPOOL_VARIABLE: Final = "MALOTE_SPOOL"
 DEFAULT_SPOOL: Final = "/var/spool/malote"
 """Where the operator's pods have theirs."""
 
+_LONGEST: Final = 86_400.0
+"""Seconds that an answer may be waited for."""
+
 _TYPES: Final = {"number": int, "fraction": float, "text": str, "texts": str}
 
 
@@ -94,9 +97,19 @@ def _common() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", action="store_true", help="one JSON object a line, times in epoch seconds")
     parser.add_argument(
-        "--timeout", type=float, default=60.0, metavar="SECONDS", help="for each part of an answer (default 60)"
+        "--timeout", type=_seconds, default=60.0, metavar="SECONDS", help="for each part of an answer (default 60)"
     )
     return parser
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.001 <= seconds <= _LONGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time to wait: write seconds, up to {_LONGEST:.0f}")
+    return seconds
 
 
 def _parser(commands: Sequence[Description]) -> argparse.ArgumentParser:

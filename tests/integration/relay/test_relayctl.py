@@ -47,6 +47,27 @@ async def test_the_queue_can_be_filtered(deferring: Any, ctl: Any) -> None:
     assert (await ctl("queue", "--state", "held"))[1] == "(nothing)\n"
 
 
+async def test_domains_and_addresses_may_be_written_as_people_write_them(
+    relay: Any, world: Any, ctl: Any, eventually: Any, compose: Any
+) -> None:
+    world.mx.behaviour = Behaviour(action=Action.DEFER)
+    for name in ("xn--mnchen-3ya.example", "dest.example"):
+        world.dns.set(name, "MX", "10 mx.dest.example.")
+    assert (await relay.send(compose(), to=("bob@dest.example", "eva@xn--mnchen-3ya.example"))).accepted
+
+    async def deferred() -> bool:
+        return bool((await relay.relay._store.queue_state(time.time())).deferred == 2)
+
+    await eventually(deferred)
+    for written in ("münchen.example", "MÜNCHEN.example", "xn--mnchen-3ya.example.", "@xn--mnchen-3ya.example"):
+        (row,) = await ctl.rows("queue", "--domain", written)
+        assert row["recipient"] == "eva@xn--mnchen-3ya.example"
+    assert (await ctl.rows("retry", "--domain", "münchen.example"))[0]["recipients"] == 1
+    assert (await ctl.rows("drop", row["message"], "--recipient", "bob@DEST.example"))[0]["recipients"] == 1
+    assert (await ctl.rows("drop", row["message"], "--recipient", "eva@münchen.example"))[0]["recipients"] == 1
+    assert not await ctl.rows("queue")
+
+
 async def test_a_message_says_of_each_recipient_where_it_stands(
     deferring: Any, world: Any, ctl: Any, eventually: Any
 ) -> None:
@@ -150,6 +171,13 @@ async def test_it_says_what_it_does_not_understand(deferring: Any, ctl: Any) -> 
         (("queue", "--limit", "-1"), 1, "`int` >= 0"),
         (("queue", "--limit", "x"), 2, "invalid int value: 'x'"),
         (("queue", "--state", "lost"), 2, "invalid choice: 'lost'"),
+        (("queue", "--domain", "dest..example"), 1, "'dest..example' is not a domain name"),
+        (("retry", "--domain", "."), 1, "'.' is not a domain name"),
+        (("--timeout", "0", "queue"), 2, "'0' is no time to wait"),
+        (("--timeout", "-1", "queue"), 2, "'-1' is no time to wait"),
+        (("--timeout", "nan", "queue"), 2, "'nan' is no time to wait"),
+        (("--timeout", "1e300", "queue"), 2, "'1e300' is no time to wait"),
+        (("--timeout", "soon", "queue"), 2, "'soon' is no time to wait"),
         (("eueuq",), 2, "invalid choice: 'eueuq'"),
         ((), 2, "COMMAND"),
     ):

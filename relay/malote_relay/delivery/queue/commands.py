@@ -12,6 +12,7 @@ from malote_relay.control.fields import Answer, Nothing, Octets, Request, Second
 from malote_relay.control.registry import Controls, Refused
 from malote_relay.delivery.queue.scheduler import Scheduler, Unattempted
 from malote_relay.delivery.queue.waiting import Waiting
+from malote_relay.resolver import NoSuchDomain, ascii_name
 from malote_relay.store import queue
 from malote_relay.store.model import Queued, Tables
 from malote_relay.store.names import domain_of
@@ -150,7 +151,7 @@ class QueueCommands:
 
     async def queue(self, asked: ListQueue) -> AsyncIterator[QueueRow]:
         """The rows of `queue`."""
-        wanted = Filter(asked.domain, asked.account, asked.state or "")
+        wanted = Filter(_domain(asked.domain), asked.account, asked.state or "")
         left = asked.limit or None
         place: int | None = 0
         while place is not None:
@@ -211,7 +212,8 @@ class QueueCommands:
         if bool(asked.message) == bool(asked.domain):
             raise Refused("retry: name a message, or --domain and a domain, and not both")
         changed = seen = 0
-        domains = {asked.domain.lower()} if asked.domain else set()
+        domain = _domain(asked.domain)
+        domains = {domain} if domain else set()
         place: int | None = 0
         while place is not None:
             now = self._clock()
@@ -220,7 +222,7 @@ class QueueCommands:
                 place = found[-1].queued.id if found else None
                 domains.update(domain_of(one.queued.address) for one in found)
             else:
-                wanted = Filter(asked.domain, state="deferred")
+                wanted = Filter(domain, state="deferred")
                 found, place = await self._tables.read(partial(queue.step, after=place, wanted=wanted, now=now))
             seen += len(found)
             numbers = [one.queued.id for one in found if one.queued.attempts and one.queued.next_attempt_at > now]
@@ -229,8 +231,8 @@ class QueueCommands:
                 changed += await self._tables.write(partial(queue.bring_due, numbers=part, now=now))
         if asked.message and not seen:
             raise Refused(f"no message {asked.message!r} waits here")
-        for domain in domains:
-            self._scheduler.retry_now(domain)
+        for one in domains:
+            self._scheduler.retry_now(one)
         when = "as soon as delivery is not stopped any more (delivery.frozen)" if self._scheduler.frozen else "now"
         return Done(
             recipients=changed,
@@ -240,11 +242,12 @@ class QueueCommands:
     async def drop(self, asked: Drop) -> Done:
         """Give a message's recipients up."""
         taken: list[Queued] = []
+        recipient = _address(asked.recipient)
         seen = place = 0
         while True:
             with self._scheduler.reading():
                 found = await self._tables.read(partial(queue.waiters, message=asked.message, after=place))
-                wanted = [one.queued for one in found if asked.recipient in ("", one.queued.address)]
+                wanted = [one.queued for one in found if recipient in ("", one.queued.address)]
                 some = self._scheduler.conclude([Unattempted(one, DROPPED) for one in wanted], tell=asked.notify)
             if not found:
                 break
@@ -254,13 +257,30 @@ class QueueCommands:
                 raise Refused("they are taken off the queue, but that could not be written down yet: see the log")
             taken += some
         if not seen:
-            of = f" for {asked.recipient!r}" if asked.recipient else ""
+            of = f" for {recipient!r}" if recipient else ""
             raise Refused(f"no message {asked.message!r}{of} waits here")
         under_way = seen - len(taken)
         said = f"{len(taken)} taken off the queue"
         if under_way:
             said += f"; {under_way} left: being sent right now, or just ended"
         return Done(recipients=len(taken), said=said)
+
+
+def _domain(text: str) -> str:
+    """A domain as the queue has it, however it was written: lower-case A-labels. "" stays what it is."""
+    try:
+        name = ascii_name(text.removeprefix("@")) if text else ""
+    except NoSuchDomain as error:
+        raise Refused(str(error)) from error
+    if text and not name:
+        raise Refused(f"{text!r} is not a domain name")
+    return name
+
+
+def _address(text: str) -> str:
+    """An address as the queue has it. Only its host knows whether the case of its local part matters."""
+    local, at, host = text.rpartition("@")
+    return f"{local}{at}{_domain(host)}"
 
 
 def _state(queued: Queued, now: float) -> str:
