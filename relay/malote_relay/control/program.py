@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import re
 import sys
@@ -38,6 +39,9 @@ _TYPES: Final = {"number": int, "fraction": float, "text": str, "texts": str}
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Ends with 0, with 1 when the relay cannot be reached or says no, with 2 for a wrong command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal may lack the letters of an address
     common, rest = _common().parse_known_args(arguments)
     try:
         with Client(common.spool, common.timeout) as client:
@@ -50,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(str(error))
     except Failed as error:
         _fail(str(error))
+    except UnicodeEncodeError:
+        _fail("an argument is not text in UTF-8")
     except BrokenPipeError:  # whoever reads the answer has enough of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None

@@ -215,11 +215,11 @@ class Ctl:
     def __init__(self, site: Site) -> None:
         self.site = site
 
-    async def __call__(self, *arguments: str, spool: str = "") -> tuple[int, str, str]:
+    async def __call__(self, *arguments: str, spool: str = "", **environment: str) -> tuple[int, str, str]:
         """Exit code, output and errors."""
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "malote_relay.control.program", *arguments,
-            env=os.environ | {"MALOTE_SPOOL": spool or str(self.site.spool), "COLUMNS": "200"},
+            env=os.environ | {"MALOTE_SPOOL": spool or str(self.site.spool), "COLUMNS": "200"} | environment,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         async with asyncio.timeout(60):

@@ -173,6 +173,7 @@ async def test_it_says_what_it_does_not_understand(deferring: Any, ctl: Any) -> 
         (("queue", "--state", "lost"), 2, "invalid choice: 'lost'"),
         (("queue", "--domain", "dest..example"), 1, "'dest..example' is not a domain name"),
         (("retry", "--domain", "."), 1, "'.' is not a domain name"),
+        (("why", "m\udcff"), 1, "not text in UTF-8"),
         (("--timeout", "0", "queue"), 2, "'0' is no time to wait"),
         (("--timeout", "-1", "queue"), 2, "'-1' is no time to wait"),
         (("--timeout", "nan", "queue"), 2, "'nan' is no time to wait"),
@@ -184,6 +185,13 @@ async def test_it_says_what_it_does_not_understand(deferring: Any, ctl: Any) -> 
         code, out, errors = await ctl(*arguments)
         assert (code, out) == (exit_code, "")
         assert words in errors
+
+
+async def test_a_terminal_that_lacks_a_letter_shows_the_rest(relay: Any, ctl: Any) -> None:
+    assert (await ctl("suppress", "josé@dest.example"))[0] == 0
+    code, out, errors = await ctl("suppressions", PYTHONIOENCODING="ascii")
+    assert (code, errors) == (0, "")
+    assert "jos\\xe9@dest.example  manual" in out
 
 
 async def test_its_help_lists_the_relays_commands_and_their_arguments(relay: Any, ctl: Any) -> None:
