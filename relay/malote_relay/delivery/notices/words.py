@@ -76,9 +76,9 @@ _ENGLISH: Final = Words(
     relayed_end="Its server does not confirm delivery: you will hear no more unless something fails there.",
     summary_subject="Notices about your mail were left out",
     summary=(
-        "So much mail from {sender} could not be delivered at once that, since {since}, {count} notices about it "
-        "were left out. Each recipient with the reason is in the relay's reports. Please check the list of "
-        "recipients before sending to it again."
+        "So many notices about mail from {sender} were due that, since {since}, {count} notices have been left out: "
+        "of failures, of delays, or of mail that was passed on. What became of each recipient is in the relay's "
+        "reports. If many have failed, please check the list of recipients before sending to it again."
     ),
     this_is="This is the mail relay {name}.",
     said="{host} said:",
@@ -137,9 +137,9 @@ _PORTUGUESE: Final = Words(
     relayed_end="O servidor de destino não confirma entregas: só haverá outro aviso se algo falhar lá.",
     summary_subject="Avisos sobre suas mensagens foram omitidos",
     summary=(
-        "Tantas mensagens de {sender} não puderam ser entregues de uma vez que, desde {since}, {count} avisos foram "
-        "omitidos. Cada destinatário, com o motivo, está nos relatórios do relay. Revise a lista de destinatários "
-        "antes de enviar para ela de novo."
+        "Havia tantos avisos a enviar sobre as mensagens de {sender} que {count} deles foram omitidos desde {since}: "
+        "sobre falhas, atrasos ou encaminhamentos. O resultado de cada destinatário está nos relatórios do relay. Se "
+        "muitos falharam, revise a lista de destinatários antes de enviar para ela de novo."
     ),
     this_is="Este é o servidor de envio {name}.",
     said="Resposta de {host}:",
