@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Final
 
 from malote_relay.control.fields import Answer, Nothing, Request, Time, positional
 from malote_relay.control.registry import Controls, Refused
 from malote_relay.pausing.pauses import Pauses
 
+_SUSPENDED: Final = "suspended, which only its platform can change"
+
 
 class AccountRow(Answer, frozen=True, kw_only=True):
-    """An account, and what became of its mail within the window. `state`: open or paused."""
+    """An account, and what became of its mail within the window. `state`: open, paused, or suspended.
+
+    `since`, `until` and `reason` are those of a pause, which a suspended account may be in, too.
+    """
 
     account: str
     state: str
@@ -45,7 +50,7 @@ class AccountCommands:
         """Make them known."""
         controls.rows(
             "accounts",
-            "List the accounts: what became of their mail lately, who is paused and why.",
+            "List the accounts: what became of their mail lately, who is paused and why, who is suspended.",
             Nothing,
             AccountRow,
             self.accounts,
@@ -64,7 +69,7 @@ class AccountCommands:
             pause, tally = state.pause, state.tally
             yield AccountRow(
                 account=state.account,
-                state="open" if pause is None else "paused",
+                state="suspended" if state.suspended else "paused" if pause is not None else "open",
                 delivered=tally.delivered,
                 bounced=tally.bounced,
                 complained=tally.complained,
@@ -75,10 +80,12 @@ class AccountCommands:
 
     async def resume(self, asked: Resume) -> Resumed:
         """Do `resume`."""
-        known = [state.account for state in self._pauses.states()]
+        known = {state.account: state for state in self._pauses.states()}
         if asked.account not in known:
             raise Refused(f"there is no account {asked.account!r}; there are {', '.join(known)}")
+        suspended = known[asked.account].suspended
         pause = self._pauses.resume(asked.account)
         if pause is None:
-            raise Refused(f"{asked.account} is not paused")
-        return Resumed(said=f"{asked.account} may send again; it was paused because {pause.reason}")
+            raise Refused(f"{asked.account} is not paused" + (f", but {_SUSPENDED}" if suspended else ""))
+        again = f"is no longer paused, but {_SUSPENDED}" if suspended else "may send again"
+        return Resumed(said=f"{asked.account} {again}; it was paused because {pause.reason}")

@@ -33,11 +33,12 @@ _log = structlog.get_logger("malote.pausing")
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where an account stands: `pause` while it is paused."""
+    """Where an account stands: `pause` while it is paused, `suspended` when its platform has stopped it."""
 
     account: str
     tally: Tally
     pause: Pause | None
+    suspended: bool
 
 
 class Pauses:
@@ -62,15 +63,18 @@ class Pauses:
         self._stopping = False
         self._config = config
         self._accounts: tuple[str, ...] = ()
+        self._suspended: frozenset[str] = frozenset()
         self.reconfigure(config, accounts)
 
     def reconfigure(self, config: AccountPause, accounts: Iterable[Account]) -> None:
         """Use other limits from the next bounce on. A pause that is keeps its time."""
         self._config = config
+        accounts = tuple(accounts)
         now = tuple(account.name for account in accounts)
         for gone in set(self._accounts) - set(now):
             self._metrics.account_paused.remove(gone)
         self._accounts = now
+        self._suspended = frozenset(account.name for account in accounts if account.suspended)
         self._show()
 
     async def start(self) -> None:
@@ -175,7 +179,7 @@ class Pauses:
         """Every configured account and where it stands."""
         now, hours = self._clock(), self._config.window_hours
         return [
-            State(account, self._window(account).tally(now, hours), self.paused(account))
+            State(account, self._window(account).tally(now, hours), self.paused(account), account in self._suspended)
             for account in self._accounts
         ]
 

@@ -53,3 +53,20 @@ async def test_a_paused_account_is_shown_and_resumed(start: Any, site: Any, ctl:
     code, _, errors = await ctl("resume", "app")
     assert code != 0
     assert "app is not paused" in errors
+
+
+async def test_a_suspended_account_is_shown_as_such_and_resuming_it_promises_nothing(relay: Any, ctl: Any) -> None:
+    assert [row["state"] for row in await ctl.rows("accounts")] == ["open", "open", "suspended"]
+    code, _, errors = await ctl("resume", "old")
+    assert code != 0
+    assert "old is not paused, but suspended" in errors
+    pauses = relay.relay.pauses
+    for _ in range(100):
+        pauses._window("old").count(relay.relay._clock.now(), bounced=1)
+    pauses._judge("old")
+    (old,) = [row for row in await ctl.rows("accounts") if row["account"] == "old"]
+    assert old["state"] == "suspended"
+    assert "bounced" in old["reason"]
+    code, out, _ = await ctl("resume", "old")
+    assert code == 0
+    assert "old is no longer paused, but suspended" in out
