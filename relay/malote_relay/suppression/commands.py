@@ -93,7 +93,10 @@ class SuppressionCommands:
         address = _checked(asked.address)
         until = self._clock() + asked.days * _DAY if asked.days else None
         await self._suppressions.add(address, until=until, note=asked.note)
-        return Said(said=f"mail to {address} is refused " + (f"for {asked.days} days" if asked.days else "for good"))
+        span = f"for {asked.days} days" if asked.days else "for good"
+        if not self._suppressions.enabled:
+            return Said(said=f"{address} is on the list {span}, but nobody is refused: suppression.enabled is false")
+        return Said(said=f"mail to {address} is refused {span}")
 
     async def unsuppress(self, asked: Unsuppress) -> Said:
         """Do `unsuppress`."""

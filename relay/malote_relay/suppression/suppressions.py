@@ -56,6 +56,11 @@ class Suppressions:
         """Use other rules from now on. What is on the list keeps its time."""
         self._config = config
 
+    @property
+    def enabled(self) -> bool:
+        """Whether anybody is refused at all."""
+        return self._config.enabled
+
     # Asked by the door.
 
     async def check(self, recipient: Mailbox) -> Reply | None:

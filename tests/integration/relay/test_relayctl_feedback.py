@@ -32,6 +32,15 @@ async def test_the_list_is_shown_and_changed(relay: Any, ctl: Any) -> None:
     assert "this is no mail address: 'eva' is not of the form user@domain" in errors
 
 
+async def test_while_nobody_is_refused_it_does_not_say_that_somebody_is(start: Any, site: Any, ctl: Any) -> None:
+    site.change(suppression={"enabled": False})
+    relay = await start()
+    code, out, _ = await ctl("suppress", "eva@dest.example")
+    assert code == 0
+    assert "eva@dest.example is on the list for good, but nobody is refused: suppression.enabled is false" in out
+    assert (await relay.rcpt("eva@dest.example")).startswith("250 ")
+
+
 async def test_a_paused_account_is_shown_and_resumed(start: Any, site: Any, ctl: Any) -> None:
     site.change(account_pause={"min_recipients": 4, "min_complaints": 1})
     relay = await start()
