@@ -162,7 +162,8 @@ class Dialler:
                 self._remember(peer, rung, failed.tls)
                 continue
             self._fallen.pop((peer, rung), None)
-            self._report(route, peer, session.local_address, trouble or session.tls_trouble)
+            local = session.local_address if identity.proxy is None else ""  # that one only the proxy has met
+            self._report(route, peer, local, trouble or session.tls_trouble)
             return session
         raise AssertionError("a ladder has a last rung")  # and that one returns or raises
 

@@ -7,6 +7,7 @@ domain with ever new troubles only the first are told in detail, the rest by kin
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import sqlite3
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -64,7 +65,10 @@ class Tally:
         mx_address: str = "",
         local_address: str = "",
     ) -> None:
-        """Count a session for recipients at `domain`; without `trouble` it went well."""
+        """Count a session for recipients at `domain`; without `trouble` it went well.
+
+        A `local_address` of a private network is not kept: behind it the receiver has met another one.
+        """
         policy = msgspec.json.encode(applied).decode()
         row = Row(int(self._clock() // DAY), domain, policy)
         if trouble is not None:
@@ -74,7 +78,7 @@ class Tally:
                 result=trouble.result.value,
                 mx=mx,
                 mx_address=mx_address,
-                local_address=local_address,
+                local_address=_as_seen(local_address),
                 detail=words,
             )
         if len(self._counts) >= MAX_IN_MEMORY and row not in self._counts:
@@ -135,6 +139,11 @@ async def _who(asks: Asks, domains: Collection[str]) -> set[str]:
 
     answers = await asyncio.gather(*(one(domain) for domain in domains))
     return {domain for domain, wanted in zip(domains, answers, strict=True) if wanted}
+
+
+def _as_seen(address: str) -> str:
+    """The address if the receiver can have met it, else "": a report is no place for a pod's own."""
+    return address if address and ipaddress.ip_address(address).is_global else ""
 
 
 def _by_kind(row: Row) -> Row:

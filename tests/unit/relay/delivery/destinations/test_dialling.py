@@ -12,7 +12,7 @@ import pytest
 from malote_relay.delivery.destinations.dialling import IN_A_ROW, PLAIN_SECONDS, Dialler
 from malote_relay.delivery.dialogue.connection import Session
 from malote_relay.delivery.dialogue.wire import SessionFailed
-from malote_relay.delivery.peer import Identity, Login, Peer, Timeouts
+from malote_relay.delivery.peer import Identity, Login, Peer, Proxy, Timeouts
 from malote_relay.delivery.reach import SHUNNED_SECONDS, Families
 from malote_relay.delivery.reply import Failure
 from malote_relay.delivery.route import MailHost, Route
@@ -35,6 +35,8 @@ class Network:
         self.how = Trouble(ResultType.EXPIRED, "expired", lasting=True)
         self.reply = ""
         self.told: list[ResultType | None] = []
+        self.met: list[str] = []
+        self.identity = Identity("relay.example")
         self.identities: list[Identity] = []
         self.meanwhile: Callable[[], None] = lambda: None
 
@@ -62,8 +64,9 @@ class Network:
     def dialler(self) -> Dialler:
         def report(route: Route, peer: Peer, local: str, trouble: Trouble | None) -> None:
             self.told.append(trouble.result if trouble else None)
+            self.met.append(local)
 
-        return Dialler(Identity("relay.example"), Timeouts(), Handshakes(), self.open, lambda: self.now, report)
+        return Dialler(self.identity, Timeouts(), Handshakes(), self.open, lambda: self.now, report)
 
 
 def to(*addresses: str, security: Security | None = None) -> Route:
@@ -260,3 +263,11 @@ async def test_a_host_that_answers_over_tls_is_not_asked_again_in_clear_nor_repo
         await dial(network.dialler(), to(FOUR, security=Security(level)))
     assert [one is not None for one in network.handshakes] == [True]
     assert network.told == []
+
+
+async def test_the_address_that_a_proxy_has_met_is_not_told_as_the_hosts() -> None:
+    network = Network()
+    await dial(network.dialler(), to(FOUR))
+    network.identity = Identity("relay.example", proxy=Proxy("socks.example", 1080))
+    await dial(network.dialler(), to(FOUR))
+    assert network.met == ["192.0.2.99", ""]

@@ -48,6 +48,26 @@ async def test_equal_sessions_add_up_over_flushes_and_days_are_apart(store: Sqli
     assert await tally.waiting(20_002) == [(20_001, "d.example")]
 
 
+@pytest.mark.parametrize(
+    ("local", "told"),
+    [
+        ("93.184.216.34", "93.184.216.34"),
+        ("2606:2800:220:1::1", "2606:2800:220:1::1"),
+        ("10.42.0.17", ""),
+        ("fd00::17", ""),
+        ("100.64.0.1", ""),
+        ("127.0.0.1", ""),
+        ("", ""),
+    ],
+)
+async def test_strangers_are_told_no_address_from_within(store: SqliteStore, local: str, told: str) -> None:
+    """RFC 8460 section 4.4 wants the address that the receiver met: a pod's own is translated on its way out."""
+    tally = Tally(store, lambda: 0.0)
+    tally.add("d.example", D, Trouble(ResultType.EXPIRED, "expired"), local_address=local)
+    await tally.flush(asks)
+    assert [row.local_address for row, _ in await tally.rows(0, "d.example")] == [told]
+
+
 async def test_ever_new_troubles_are_told_by_kind_in_the_end(store: SqliteStore) -> None:
     tally = Tally(store, lambda: 0.0)
     for number in range(3 * MAX_DETAILED):
