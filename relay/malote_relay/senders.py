@@ -8,8 +8,9 @@ same, and which the policy accepts and flags, or defers.
 Answers are kept for days when the mailbox is there (over restarts, too) and for minutes when not. One in use is asked
 for again in the last of these days, and nobody waits for it. Should it be unknown then, what was found before stands,
 for as long again at most: an outage of the sender's own host must not stop its mail. An address is asked for once at
-a time, however many sessions wait for it, and a domain's host is asked so many times a minute and no more. A client
-never waits longer than the configured time, whatever the host and the queue for it do.
+a time, however many sessions wait for it, and a domain's host is asked so many times a minute and no more: once,
+while it is not to be had or wants none of it. A client never waits longer than the configured time, whatever the host
+and the queue for it do.
 
 The null sender names nobody, so there is nothing to ask for; `postmaster` exists at every domain that takes mail
 (RFC 5321 section 4.5.1), and a host that says otherwise is not asked. Local parts are asked for as they are written,
@@ -50,6 +51,12 @@ MAX_PROBES: Final = 20
 _RENEWED: Final = 0.1
 """The last part of the time for which a mailbox is known to be there, in which it is asked for again."""
 
+LEFT_ALONE_SECONDS: Final = 60.0
+"""For which a domain is not asked again whose host is not to be had, or wants no call-outs of ours."""
+
+_OF_US: Final = frozenset(("reputation", "rate-limit"))
+"""Replies to RCPT that would be the same for another address."""
+
 _MAX_HOSTS: Final = 3
 _MAX_ADDRESSES: Final = 2
 """Addresses of one host that are tried: one of each family, where it has both."""
@@ -65,10 +72,14 @@ class Standing(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A standing, and the words it rests on."""
+    """A standing, and the words it rests on.
+
+    `of_domain` is whether any address of the domain would have it: the host is not to be had, or wants none of it.
+    """
 
     standing: Standing
     words: str = ""
+    of_domain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +145,9 @@ class CalloutProbe:
             async with asyncio.timeout(self._seconds):
                 return await self._ask(sender)
         except TimeoutError:
-            return Finding(Standing.UNKNOWN, f"no answer from the mail host of {sender.domain}")
+            return Finding(Standing.UNKNOWN, f"no answer from the mail host of {sender.domain}", of_domain=True)
         except Unroutable as error:
-            return Finding(Standing.UNKNOWN, error.reply)
+            return Finding(Standing.UNKNOWN, error.reply, of_domain=True)
 
     async def _ask(self, sender: Mailbox) -> Finding:
         found: Route = await route(sender.domain, self._names, self._policy, self._random)
@@ -150,7 +161,7 @@ class CalloutProbe:
                     return await self._ask_host(Peer(host.name, address, self._port), sender)
                 except SessionFailed as failed:
                     words = failed.failure.words
-        return Finding(Standing.UNKNOWN, words)
+        return Finding(Standing.UNKNOWN, words, of_domain=True)
 
     async def _ask_host(self, peer: Peer, sender: Mailbox) -> Finding:
         seconds = self._seconds
@@ -169,8 +180,11 @@ class CalloutProbe:
             self._leaving.add(leaving)
             leaving.add_done_callback(self._leaving.discard)
         if rcpt is None:
-            return Finding(Standing.UNKNOWN, f"{peer} takes no call-out: {mail}")
-        return Finding(judge(peer.name, rcpt), f"{peer.name or peer.address} says: {rcpt}")
+            # An address in UTF-8 may be what it cannot take.
+            return Finding(Standing.UNKNOWN, f"{peer} takes no call-out: {mail}", of_domain=sender.ascii)
+        standing = judge(peer.name, rcpt)
+        unwanted = standing is Standing.UNKNOWN and classify(rcpt, peer.name).bounce_class in _OF_US
+        return Finding(standing, f"{peer.name or peer.address} says: {rcpt}", unwanted)
 
 
 def reachable(addresses: Sequence[IPAddress], source_address: str) -> list[IPAddress]:
@@ -199,6 +213,7 @@ class Senders:
         self._known: dict[Mailbox, _Known] = {}
         self._asking: dict[Mailbox, asyncio.Task[Finding]] = {}
         self._asked: dict[str, tuple[int, int]] = {}
+        self._left_alone: dict[str, tuple[float, str]] = {}
         self._room = asyncio.Semaphore(MAX_PROBES)
         self._verification = SenderVerification()
         self._declared: frozenset[str] = frozenset()
@@ -242,14 +257,13 @@ class Senders:
     async def _find(self, sender: Mailbox) -> Finding:
         known, now = self._known.get(sender), self._monotonic()
         if known is not None and known.until > now:
-            if known.renew <= now and sender not in self._asking and self._may_ask(sender.domain):
+            if known.renew <= now and sender not in self._asking and not self._why_not(sender.domain):
                 self._begin(sender)
             return known.finding
         task = self._asking.get(sender)
         if task is None:
-            if not self._may_ask(sender.domain):
+            if words := self._why_not(sender.domain):
                 self._metrics.callouts.labels(Callout.RATE_LIMITED.value).inc()
-                words = f"too many addresses at {sender.domain} were new in this minute"
                 return self._else_unknown(known, words)
             task = self._begin(sender)
         # Not the task itself is waited for: who leaves must not take the answer from the others, and who has waited
@@ -280,6 +294,8 @@ class Senders:
             del self._asking[sender]
         self._metrics.callouts.labels(Callout(finding.standing.value).value).inc()
         now, before = self._monotonic(), self._known.pop(sender, None)
+        if finding.of_domain:
+            self._left_alone[sender.domain] = now + LEFT_ALONE_SECONDS, finding.words
         known = self._known[sender] = self._following(before, finding, now)
         if self._memory is not None and known.finding.standing is not Standing.UNKNOWN:
             self._memory.note(sender, known.until - now if known.finding.standing is Standing.PRESENT else 0.0)
@@ -305,12 +321,17 @@ class Senders:
         ttl = self._verification.present_ttl
         return _Known(finding, until, renew=until - _RENEWED * ttl, stands=until + ttl)
 
-    def _may_ask(self, domain: str) -> bool:
-        minute = int(self._monotonic() // 60)
+    def _why_not(self, domain: str) -> str:
+        """Why the domain's host is not to be asked now; "" when it may be, which is then counted."""
+        now = self._monotonic()
+        until, words = self._left_alone.get(domain, (0.0, ""))
+        if until > now:
+            return words
+        minute = int(now // 60)
         then, count = self._asked.get(domain, (minute, 0))
         if then != minute:
             count = 0
         if count >= self._verification.probes_per_domain_per_minute:
-            return False
+            return f"too many addresses at {domain} were new in this minute"
         self._asked[domain] = (minute, count + 1)
-        return True
+        return ""

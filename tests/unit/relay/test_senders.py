@@ -15,7 +15,15 @@ from malote_relay.delivery.reply import Reply as RemoteReply
 from malote_relay.delivery.reply import parse
 from malote_relay.metrics import Metrics
 from malote_relay.sender_memory import SenderMemory
-from malote_relay.senders import MAX_PROBES, Finding, Senders, Standing, judge, reachable
+from malote_relay.senders import (
+    LEFT_ALONE_SECONDS,
+    MAX_PROBES,
+    Finding,
+    Senders,
+    Standing,
+    judge,
+    reachable,
+)
 from malote_relay.store.sqlite import SqliteStore
 from malote_relay.submission.address import Mailbox
 
@@ -28,13 +36,14 @@ class Provider:
     def __init__(self) -> None:
         self.asked: list[Mailbox] = []
         self.standing = Standing.PRESENT
+        self.of_domain = False
         self.gate: asyncio.Event | None = None
 
     async def __call__(self, sender: Mailbox) -> Finding:
         self.asked.append(sender)
         if self.gate is not None:
             await self.gate.wait()
-        return Finding(self.standing, "mx says: no")
+        return Finding(self.standing, "mx says: no", self.of_domain)
 
 
 class Fixture:
@@ -205,6 +214,33 @@ async def test_a_domain_is_asked_so_many_times_a_minute_and_no_more() -> None:
     world.now += 60
     assert await world.senders.check(Mailbox("a4", "acme.example")) == (None, False)
     assert world.metrics.registry.get_sample_value("malote_callouts_total", {"result": "rate_limited"}) == 2
+
+
+async def test_a_domain_whose_host_takes_no_call_outs_is_left_alone_for_a_minute() -> None:
+    """A thousand senders must not knock a thousand times, nor each wait for a host that is down."""
+    world = Fixture(unknown=UnknownSender.DEFER)
+    world.provider.standing, world.provider.of_domain = Standing.UNKNOWN, True
+    for number in range(5):
+        reply, unknown = await world.senders.check(Mailbox(f"a{number}", "acme.example"))
+        assert reply is not None
+        assert (unknown, reply.code) == (True, 451)
+        assert "mx says: no" in reply.text
+    assert [one.local for one in world.provider.asked] == ["a0"]
+    world.provider.standing, world.provider.of_domain = Standing.PRESENT, False
+    assert await world.senders.check(Mailbox("a", "two.example")) == (None, False)
+    world.now += LEFT_ALONE_SECONDS + 1
+    assert await world.senders.check(Mailbox("a1", "acme.example")) == (None, False)
+
+
+async def test_who_was_found_to_exist_is_not_asked_for_again_at_a_domain_that_is_left_alone() -> None:
+    world = Fixture()
+    await world.senders.check(ANA)
+    world.now += 6.5 * DAY
+    world.provider.standing, world.provider.of_domain = Standing.UNKNOWN, True
+    assert await world.senders.check(Mailbox("new", "acme.example")) == (None, True)
+    assert await world.senders.check(ANA) == (None, False)
+    await turns()
+    assert [one.local for one in world.provider.asked] == ["ana", "new"]
 
 
 async def test_unknown_is_accepted_and_flagged_or_deferred_by_policy() -> None:
