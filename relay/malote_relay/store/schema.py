@@ -193,7 +193,7 @@ def known_version(connection: sqlite3.Connection) -> int:
     if version > len(MIGRATIONS):
         raise StoreError(
             f"the spool was written by a newer release (its version is {version}, this one knows {len(MIGRATIONS)}): "
-            "run that release, or empty the spool"
+            "run that release, and keep the spool: what is queued is nowhere else"
         )
     return version
 
