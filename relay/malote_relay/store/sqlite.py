@@ -177,7 +177,7 @@ class SqliteStore:
         return total
 
     async def make_room(self, floor: int) -> int:
-        """Give back what the database no longer uses, if there is little room, in transactions as short."""
+        """Give back what the database no longer uses, if there is little room; as `prune`, in short transactions."""
         given = 0
         while self._little_room(floor):
             if not (pages := await self._submit(Alone(_give_back, checkpoint=True))):
