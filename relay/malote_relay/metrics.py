@@ -41,7 +41,10 @@ class Refused(enum.StrEnum):
 
 
 class Callout(enum.StrEnum):
-    """How a call-out ended: the values of the label `result` of malote_callouts_total."""
+    """How a call-out ended: the values of the label `result` of malote_callouts_total.
+
+    `RATE_LIMITED`: none was made, since the domain was asked too often, or is left alone for a minute.
+    """
 
     PRESENT = "present"
     ABSENT = "absent"
