@@ -31,7 +31,7 @@ _SIMPLE = re.compile(r"[ \t]*(?:[A-Za-z0-9 !#$%&'*+/?^_`{|}~.\-]*<)?([A-Za-z0-9.
 _NO_ADDRESS = re.compile(r"[^<>@\x00-\x08\x0a-\x1f\x7f]*\Z")
 _ENCODED_WORD = re.compile(r"=\?([^?*\s]+)(?:\*[^?\s]*)?\?([bBqQ])\?([^?\s]*)\?=")
 _CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_ENDS = re.compile(rb"[^\x00\r\n]+")
+_ENDS = re.compile(rb"[\x00\r\n]")
 _UNICODE = frozenset(("utf-8", "utf8", "utf-7", "utf-16", "utf-16le", "utf-16be", "utf-32", "gb18030"))
 """The charsets of encoded words that have the characters of `MISLEADING`."""
 
@@ -163,7 +163,7 @@ def _encoded_text(value: str) -> str:
                 raise HeaderError(f"the encoded word {text!r} is not valid base64") from None
             octets[charset.lower()] += decoded
     return "".join(
-        text.decode(charset, "replace") if charset in _UNICODE else _ENDS.sub(b"", text).decode("ascii")
+        text.decode(charset, "replace") if charset in _UNICODE else b"".join(_ENDS.findall(text)).decode()
         for charset, text in octets.items()
     )
 
