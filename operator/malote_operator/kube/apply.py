@@ -128,13 +128,11 @@ class Applier:
     async def _put_right(self, live: Object | None, wanted: Object, want: bytes) -> Object:
         kind = kind_of(wanted)
         body = wanted
-        metadata = live["metadata"] if live is not None else {}
-        away = (
-            metadata.get("namespace") != self._home
-        )  # at home nobody else writes, and what is there is the only one
-        if live is not None and away and live.get("immutable") and not wanted.get("immutable"):
-            # Somebody has made it so: only another object can be right again.
-            await self._api.delete(kind, metadata["name"], metadata.get("namespace", ""), uid=metadata["uid"])
+        _, namespace, own_name = name_of(wanted)
+        # Somebody has made a copy immutable: only another object can be right again. At home nobody else writes, and
+        # what is there is no copy: it is never deleted for this.
+        if live is not None and namespace != self._home and live.get("immutable") and not wanted.get("immutable"):
+            await self._api.delete(kind, own_name, namespace, uid=live["metadata"]["uid"])
             live = None
         if live is not None:
             if surplus := exact.excess(live, wanted):
@@ -146,7 +144,7 @@ class Applier:
         except NotFound:
             if live is None:
                 raise
-            raise Conflict(f"{kind.name} {name_of(wanted)[2]} was deleted meanwhile", status=409) from None
+            raise Conflict(f"{kind.name} {own_name} was deleted meanwhile", status=409) from None
         self._known[name_of(wanted)] = (want, exact.digest(result))
         return result
 

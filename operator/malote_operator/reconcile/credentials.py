@@ -81,7 +81,8 @@ class Credentials:
 
         # A few at a time: a tenant with many namespaces and accounts must not keep the requests of others waiting.
         # Each to its end, failed or not: what went on behind a failure would still write when another replica leads.
-        places, failures = list(wanted), list[BaseException | None]()
+        places = list(wanted)
+        failures: list[BaseException | None] = []
         for start in range(0, len(places), COPIES_AT_ONCE):
             some = (one(place, wanted[place]) for place in places[start : start + COPIES_AT_ONCE])
             failures += await asyncio.gather(*some, return_exceptions=True)
