@@ -39,6 +39,8 @@ class Lanes:
         self._lanes: dict[str, int] = {}
         self._refused: set[str] = set()
         self._missed = False
+        self._wanted = False
+        """Whether something in the store has room in its lane, and waits only for a page to be read."""
 
     def __len__(self) -> int:
         return len(self._in_hand)
@@ -67,10 +69,11 @@ class Lanes:
 
     def refuse(self, domain: str) -> None:
         """Something due for `domain` stays in the store for now."""
-        full = bool(self._lanes.get(domain)) and not self.fits(domain)
-        if domain in self.overflowing or (full and len(self._in_hand) < self.bounds.window):
+        some, room = bool(self._lanes.get(domain)), len(self._in_hand) < self.bounds.window
+        if domain in self.overflowing or (some and room and not self.fits(domain)):
             self.overflowing.add(domain)
             self._refused.add(domain)
+            self._wanted = self._wanted or not (some or room)  # no end of its own will tell of room
         else:
             self.behind = self._missed = True
 
@@ -87,7 +90,6 @@ class Lanes:
 
     def remove(self, recipients: Sequence[Queued]) -> bool:
         """These are done with. True when there is room now for something that waits in the store."""
-        room = False
         for one in recipients:
             domain = self._in_hand.pop(one.id, None)
             if domain is None:
@@ -97,8 +99,9 @@ class Lanes:
                 self._lanes[domain] = left
             else:
                 del self._lanes[domain]
-            room = room or (domain in self.overflowing and left <= self._limit() // 2)
-        return (room or self.behind) and self.page() > 0
+            if not self._wanted:
+                self._wanted = domain in self.overflowing and left <= self._limit() // 2
+        return (self._wanted or self.behind) and self.page() > 0
 
     def page(self) -> int:
         """How many recipients to read now: 0 until a fair part of the window is free."""
@@ -108,7 +111,7 @@ class Lanes:
     def begin_query(self, held: Collection[str] = ()) -> Collection[str]:
         """A page is being asked for: the domains to leave out of it, those `held` for now among them."""
         self._refused.clear()
-        self._missed = False
+        self._missed = self._wanted = False
         most = self._limit() // 2
         full = (domain for domain in self.overflowing if self._lanes.get(domain, 0) > most)
         return frozenset((*full, *held))

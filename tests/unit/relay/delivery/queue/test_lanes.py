@@ -58,6 +58,40 @@ def test_many_full_lanes_leave_room_for_others(queued: Callable[..., Queued]) ->
     assert len(lanes.begin_query()) == 7
 
 
+def test_who_had_room_before_a_page_could_be_read_is_asked_for_as_soon_as_one_can(
+    queued: Callable[..., Queued],
+) -> None:
+    lanes = Lanes(Bounds(window=32, lane=8, page=8))
+    lanes.end_query(lanes.begin_query(), more=False)
+    fast, others = queued(id=0), [queued(id=number) for number in range(1, 30)]
+    for one in others:
+        lanes.add(f"d{one.id}.example", [one])
+    lanes.add("fast.example", [fast])
+    lanes.refuse("fast.example")
+    assert not lanes.behind
+    assert not lanes.remove([fast])
+    assert lanes.page() == 0
+    assert lanes.remove(others[:1])
+    assert lanes.begin_query() == frozenset()
+    assert not lanes.remove(others[1:2]), "it has been asked for"
+
+
+def test_who_has_nothing_in_hand_when_the_window_is_full_is_asked_for_when_it_no_longer_is(
+    queued: Callable[..., Queued],
+) -> None:
+    lanes = knowing_nothing_waits()
+    recipients = [queued(id=number) for number in range(16)]
+    lanes.overflowing.add("a.example")
+    excluded = lanes.begin_query()
+    for one in recipients:
+        lanes.add(f"d{one.id}.example", [one])
+    lanes.refuse("a.example")
+    lanes.end_query(excluded, more=False)
+    assert not lanes.behind
+    assert not lanes.remove(recipients[:1])
+    assert lanes.remove(recipients[1:2])
+
+
 def test_nothing_new_overtakes_what_waits_in_the_store(queued: Callable[..., Queued]) -> None:
     lanes = knowing_nothing_waits()
     lanes.add("a.example", [queued(id=1)])
