@@ -45,6 +45,7 @@ _SERVERS_KEPT = 6
 _TEXT_LIMIT = 1024
 _TEXTS_KEPT = 50
 _REVERSED = 5
+"""Of so many of a host's addresses the names are asked for."""
 _IN_ORDER = frozenset({dns.rdatatype.TXT, dns.rdatatype.MX})
 _CACHE_SECONDS = 60.0
 _CACHE_SIZE = 10_000

@@ -69,7 +69,7 @@ class RelayPods:
         self._namespace = namespace
         self._session: aiohttp.ClientSession | None = None
         self._attempts: dict[str, int] = {}
-        self._due: dict[str, float] = {}
+        self._due: dict[str, float] = {}  # when a pod may be touched again, by its uid
         self._silent: dict[str, str] = {}  # the addresses at which nothing answered in time, by the pod's name
         self._clock = time.monotonic
 

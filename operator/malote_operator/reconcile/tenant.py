@@ -111,8 +111,8 @@ class Tenants:
         if tenant is None or tenant.metadata.deletion_timestamp is not None:
             return None
         self._uids[key.name] = tenant.metadata.uid
-        riddle = context.cache.in_the_dark(key.name) or context.cache.hides_domains(tenant)
-        if riddle and tenant.spec.suspend is None:
+        not_understood = context.cache.in_the_dark(key.name) or context.cache.hides_domains(tenant)
+        if not_understood and tenant.spec.suspend is None:
             # Plan or SendingDomain says why. Taken for absent, it would close the relay, or the domain in it.
             log.warning("its plan or a domain cannot be understood: the relay goes on as it is", tenant=key.name)
             return PROBLEM_PAUSE
