@@ -37,7 +37,7 @@ import dns.rrset
 from malote_operator.settings import Dns
 
 from . import expected
-from .model import Answer, Observation, Outcome
+from .model import Answer, Observation, Outcome, Question
 
 _CNAME_LIMIT = 8
 _SERVERS_ASKED = 3
@@ -86,28 +86,19 @@ class Lookup:
         self._resolver.timeout = settings.timeout / 2
         self._resolver.cache = None
 
-    async def observe(
-        self,
-        domain: str,
-        selector: str | None,
-        return_path: str = "",
-        *,
-        spf: bool = True,
-        dmarc: bool = True,
-        host: bool = False,
-    ) -> Observation:
-        """Ask for the SPF and DMARC records, the DKIM record of a selector, and those of a return path.
+    async def observe(self, question: Question) -> Observation:
+        """Ask for what the question names.
 
-        With `host` also for the domain's addresses, and the names that these lead back to. Never raises for trouble
-        with DNS. Takes at most three times the configured time-out, with `host` six times.
+        Never raises for trouble with DNS. Takes at most three times the configured time-out, with `host` six times.
         """
+        domain, selector, return_path = question.domain, question.selector, question.return_path
         of_spf, of_dmarc, dkim, return_path_mx, return_path_spf, (addresses, reverse) = await asyncio.gather(
-            self._ask(domain) if spf else _nothing(),
-            self._ask(f"_dmarc.{domain}") if dmarc else _nothing(),
+            self._ask(domain) if question.spf else _nothing(),
+            self._ask(f"_dmarc.{domain}") if question.dmarc else _nothing(),
             self._ask(expected.dkim_name(domain, selector)) if selector else _nothing(),
             self._ask(return_path, dns.rdatatype.MX) if return_path else _nothing(),
             self._ask(return_path) if return_path else _nothing(),
-            self._host(domain) if host else _no_host(),
+            self._host(domain) if question.host else _no_host(),
         )
         return Observation(
             at=self._clock(),

@@ -33,6 +33,21 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """Which records of a domain are asked for: the key's of a selector, those of a return path, and so on.
+
+    `host`: its addresses, and the names that these lead back to.
+    """
+
+    domain: str
+    selector: str | None = None
+    return_path: str = ""
+    spf: bool = True
+    dmarc: bool = True
+    host: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """What a domain's servers said at one time.
 

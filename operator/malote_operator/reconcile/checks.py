@@ -7,33 +7,18 @@ SendingDomain is looked at again.
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import Awaitable, Callable, Container
-from typing import Protocol
 
 import structlog
 
 from malote_operator import metrics
-from malote_operator.dns.model import Observation, Outcome
+from malote_operator.dns.model import Observation, Outcome, Question
 
 log = structlog.get_logger(__name__)
 
 
-class Observe(Protocol):
-    """Asks DNS for the records of a domain, as `Lookup.observe`."""
-
-    async def __call__(
-        self,
-        domain: str,
-        selector: str | None,
-        return_path: str = "",
-        *,
-        spf: bool = True,
-        dmarc: bool = True,
-        host: bool = False,
-    ) -> Observation:
-        """What was seen; raises nothing for trouble with DNS."""
-        ...
+Observe = Callable[[Question], Awaitable[Observation]]
+"""Asks DNS, as `Lookup.observe`; raises nothing for trouble with it."""
 
 
 class Checks:
@@ -43,29 +28,17 @@ class Checks:
         self._observe = observe
         self._slots = asyncio.Semaphore(concurrency)
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._seen: dict[str, tuple[str, Observation]] = {}
+        self._seen: dict[str, tuple[str | None, Observation]] = {}
 
     def observation(self, uid: str, selector: str) -> Observation | None:
         """The last observation of the SendingDomain with this uid, if it was made with this selector."""
         seen = self._seen.get(uid)
         return seen[1] if seen is not None and seen[0] == selector else None
 
-    def start(
-        self,
-        uid: str,
-        domain: str,
-        selector: str,
-        ended: Callable[[], None],
-        *,
-        return_path: str = "",
-        spf: bool = True,
-        dmarc: bool = True,
-        host: bool = False,
-    ) -> None:
+    def start(self, uid: str, question: Question, ended: Callable[[], None]) -> None:
         """Check the domain now, unless that is going on already; `ended` is called afterwards."""
         if uid not in self._running:
-            asking = functools.partial(self._observe, domain, selector, return_path, spf=spf, dmarc=dmarc, host=host)
-            self._running[uid] = asyncio.create_task(self._check(uid, domain, selector, asking, ended))
+            self._running[uid] = asyncio.create_task(self._check(uid, question, ended))
 
     def running(self, uid: str) -> bool:
         """Whether a check of this SendingDomain is going on."""
@@ -90,23 +63,16 @@ class Checks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _check(
-        self,
-        uid: str,
-        domain: str,
-        selector: str,
-        asking: Callable[[], Awaitable[Observation]],
-        ended: Callable[[], None],
-    ) -> None:
+    async def _check(self, uid: str, question: Question, ended: Callable[[], None]) -> None:
         try:
             async with self._slots:
-                observation = await asking()
+                observation = await self._observe(question)
             metrics.DNS_CHECKS.labels(_result(observation)).inc()
-            self._seen[uid] = (selector, observation)
+            self._seen[uid] = (question.selector, observation)
         except Exception:
             # `observe` answers for trouble with DNS; this is a fault of ours, and the domain stays as it was.
             metrics.DNS_CHECKS.labels("error").inc()
-            log.exception("a DNS check failed", domain=domain)
+            log.exception("a DNS check failed", domain=question.domain)
         finally:
             if self._running.get(uid) is asyncio.current_task():
                 del self._running[uid]

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, replace
 
 from malote_operator.api.tenant import Tenant
-from malote_operator.dns.model import Observation
+from malote_operator.dns.model import Observation, Question
 from malote_operator.kube.kinds import TENANT
 from malote_operator.policy.domain import AGE_SHARE, fraction, jitter
 
@@ -78,7 +78,8 @@ class EgressChecks:
 
         # No DMARC record is expected at this name: that of the domain above it counts (RFC 7489 section 6.6.3).
         visible = not watch.smart_host
-        context.checks.start(uid, watch.name, watch.selector, ended, spf=visible, dmarc=False, host=visible)
+        question = Question(watch.name, watch.selector, spf=visible, dmarc=False, host=visible)
+        context.checks.start(uid, question, ended)
 
     def _interval(self, tenant: Tenant) -> float:
         dns, born = self._context.settings.dns, tenant.metadata.creation_timestamp

@@ -8,6 +8,7 @@ import structlog
 
 from malote_operator.api.domainclaim import DomainClaim
 from malote_operator.api.sendingdomain import SendingDomain
+from malote_operator.dns.model import Question
 from malote_operator.kube.errors import AlreadyExists, ApiError, Forbidden, Invalid, NameConflict, NotFound
 from malote_operator.kube.kinds import DOMAIN_CLAIM, SENDING_DOMAIN, TENANT
 from malote_operator.policy import domain as policy
@@ -189,7 +190,8 @@ class SendingDomains:
             context.wake([Wake(key)])
 
         host = returnpath.looked_for(domain, context.settings)
-        context.checks.start(decision.uid, decision.domain, decision.keys[-1].selector, ended, return_path=host)
+        question = Question(decision.domain, decision.keys[-1].selector, return_path=host)
+        context.checks.start(decision.uid, question, ended)
         return None
 
     async def _release_claims(self, key: Key) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 
-from malote_operator.dns.model import Answer, Observation, Outcome
+from malote_operator.dns.model import Answer, Observation, Outcome, Question
 from malote_operator.reconcile.checks import Checks
 
 
@@ -20,28 +20,19 @@ class Dns:
         self.go = asyncio.Event()
         self.broken = False
 
-    async def observe(
-        self,
-        domain: str,
-        selector: str | None,
-        return_path: str = "",
-        *,
-        spf: bool = True,
-        dmarc: bool = True,
-        host: bool = False,
-    ) -> Observation:
-        self.asked.append((domain, selector, return_path))
+    async def observe(self, question: Question) -> Observation:
+        self.asked.append((question.domain, question.selector, question.return_path))
         await self.go.wait()
         if self.broken:
             raise ValueError("a defect")
-        return observation(domain)
+        return observation(question.domain)
 
 
 async def test_a_domain_is_asked_about_once_at_a_time_and_what_was_seen_is_kept_for_its_selector() -> None:
     dns, ended = Dns(), asyncio.Event()
     checks = Checks(dns.observe)
-    checks.start("u", "a.example", "m1", ended.set, return_path="b.a.example")
-    checks.start("u", "a.example", "m1", ended.set)
+    checks.start("u", Question("a.example", "m1", "b.a.example"), ended.set)
+    checks.start("u", Question("a.example", "m1"), ended.set)
     await asyncio.sleep(0)
     assert checks.running("u")
     dns.go.set()
@@ -57,7 +48,7 @@ async def test_a_defect_in_looking_up_leaves_the_domain_as_it_was_and_ends() -> 
     dns.broken = True
     dns.go.set()
     checks = Checks(dns.observe)
-    checks.start("u", "a.example", "m1", ended.set)
+    checks.start("u", Question("a.example", "m1"), ended.set)
     await asyncio.wait_for(ended.wait(), 30)
     assert checks.observation("u", "m1") is None
 
@@ -66,7 +57,7 @@ async def test_slow_servers_do_not_take_more_than_the_slots_and_stopping_ends_al
     dns, ended = Dns(), asyncio.Event()
     checks = Checks(dns.observe, concurrency=2)
     for number in range(5):
-        checks.start(str(number), f"{number}.example", "m", ended.set)
+        checks.start(str(number), Question(f"{number}.example", "m"), ended.set)
     await asyncio.sleep(0.01)
     assert len(dns.asked) == 2
     await checks.stop()
@@ -83,7 +74,7 @@ async def test_what_was_seen_of_what_is_gone_is_not_kept() -> None:
         else:
             dns.go.set()
         ended = asyncio.Event()
-        checks.start(uid, "a.example", "m1", ended.set)
+        checks.start(uid, Question("a.example", "m1"), ended.set)
         if uid != "asked":
             await ended.wait()
     checks.keep({"stays"})

@@ -11,7 +11,7 @@ import pytest
 from tests.unit.operator.policy import worlds
 
 from malote_operator.api.tenant import Tenant
-from malote_operator.dns.model import Answer, Observation, Outcome
+from malote_operator.dns.model import Answer, Observation, Outcome, Question
 from malote_operator.policy.domain import jitter
 from malote_operator.reconcile.checks import Checks
 from malote_operator.reconcile.egress import EgressChecks
@@ -37,20 +37,11 @@ class World:
     def now(self) -> dt.datetime:
         return worlds.NOW
 
-    async def observe(
-        self,
-        domain: str,
-        selector: str | None,
-        return_path: str = "",
-        *,
-        spf: bool = True,
-        dmarc: bool = True,
-        host: bool = False,
-    ) -> Observation:
-        self.asked.append(f"{selector} {domain}")
-        self.wanted = (spf, dmarc, host)
-        answer = Answer(domain, Outcome.ANSWERED, self.texts)
-        return Observation(at=dt.datetime.now(dt.UTC), spf=answer if spf else None, dkim=answer)
+    async def observe(self, question: Question) -> Observation:
+        self.asked.append(f"{question.selector} {question.domain}")
+        self.wanted = (question.spf, question.dmarc, question.host)
+        answer = Answer(question.domain, Outcome.ANSWERED, self.texts)
+        return Observation(at=dt.datetime.now(dt.UTC), spf=answer if question.spf else None, dkim=answer)
 
     def wake(self, wakes: Any) -> None:
         self.woken += [one.key for one in wakes]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from malote_operator.dns.model import Answer, Observation, Outcome
+from malote_operator.dns.model import Answer, Observation, Outcome, Question
 from malote_operator.kube.kinds import PLAN, SENDING_DOMAIN, STATEFUL_SET, TENANT, Kind
 from malote_operator.policy.model import PodObservation, RelayObservation
 from malote_operator.reconcile.assembly import Operator, assemble
@@ -71,9 +71,9 @@ def _fields(written: Any) -> Any:
     return {f"f:{key}": _fields(value) for key, value in written.items()} if isinstance(written, dict) else {}
 
 
-async def nothing(domain: str, *_: object, **__: object) -> Observation:
+async def nothing(question: Question) -> Observation:
     """The DNS of a world in which nothing is published."""
-    absent = Answer(domain, Outcome.ABSENT)
+    absent = Answer(question.domain, Outcome.ABSENT)
     return Observation(at=dt.datetime.now(dt.UTC), spf=absent, dmarc=absent, dkim=absent)
 
 
